@@ -1,0 +1,46 @@
+# What a person types. `make up` and `make test` install what they need first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+ARGS   ?=
+
+.PHONY: install up test lint format lock bench torture clean
+
+install: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+up: $(READY)
+	exec $(BIN)/depot-ops up $(ARGS)
+
+test: $(READY)
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not torture" $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m bench $(ARGS)
+
+torture: $(READY)
+	$(BIN)/pytest -m torture $(ARGS)
+
+# Needs uv, which only whoever changes a dependency has to have.
+lock:
+	uv pip compile pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --no-strip-extras -o requirements.lock $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

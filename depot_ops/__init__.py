@@ -1,0 +1,1 @@
+"""The operations layer: keeps the depot alive and proves that it can be restored."""
