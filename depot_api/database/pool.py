@@ -1,0 +1,68 @@
+"""The connection pool, and the transaction with an identity that every request works in."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+Transaction = AsyncConnection[DictRow]
+
+# A request that cannot get a connection in this time is better told to come back.
+POOL_TIMEOUT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 3
+
+
+class Database:
+    """Connections of one worker, all as the role depot_service."""
+
+    def __init__(self, conninfo: str, min_size: int, max_size: int) -> None:
+        self._pool: AsyncConnectionPool[Transaction] = AsyncConnectionPool(
+            conninfo,
+            connection_class=AsyncConnection[DictRow],
+            min_size=min_size,
+            max_size=max(min_size, max_size),
+            timeout=POOL_TIMEOUT_SECONDS,
+            reconnect_timeout=POOL_TIMEOUT_SECONDS,
+            check=AsyncConnectionPool.check_connection,
+            kwargs={
+                "row_factory": dict_row,
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "application_name": "depot_api",
+            },
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Starts filling the pool; does not wait, so that the service can say what it lacks."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    def stats(self) -> dict[str, int]:
+        return self._pool.get_stats()
+
+    @asynccontextmanager
+    async def anonymous(self) -> AsyncIterator[Transaction]:
+        """A transaction without identity: it sees no tenant's row. For sign-in and health."""
+        async with self._pool.connection() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self, user_id: UUID, request_id: str) -> AsyncIterator[Transaction]:
+        """One transaction as this user: committed at the end of the block, rolled back when it raises."""
+        async with self._pool.connection() as connection:
+            await connection.execute("SELECT set_app_user(%s, %s)", (user_id, request_id))
+            yield connection
+
+
+async def fetch_one(tx: Transaction, query: Any, parameters: Any = None) -> DictRow | None:
+    return await (await tx.execute(query, parameters)).fetchone()
+
+
+async def fetch_all(tx: Transaction, query: Any, parameters: Any = None) -> list[DictRow]:
+    return await (await tx.execute(query, parameters)).fetchall()
