@@ -1,0 +1,1 @@
+"""Content-addressed store of gzip members on a file system. Knows nothing of HTTP or SQL."""
