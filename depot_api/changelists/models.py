@@ -1,0 +1,96 @@
+"""Changelists and their items on the wire."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import BaseModel, Field, model_validator
+
+from depot_api.wire import Integer, Sha256Hex, Text, WireModel
+
+MAX_ITEMS_PER_CALL = 10_000
+
+
+class ChangelistStatus(StrEnum):
+    OPEN = "open"
+    PENDING_REVIEW = "pending_review"
+    SUBMITTED = "submitted"
+    ABANDONED = "abandoned"
+
+
+class ItemAction(StrEnum):
+    ADD = "add"
+    EDIT = "edit"
+    DELETE = "delete"
+    MOVE = "move"
+
+
+class ChangelistCreate(WireModel):
+    project_id: UUID
+    branch_id: UUID | None = Field(default=None, description="Where it will be submitted to; needed by then.")
+    description: Text = Field(default="", max_length=10_000)
+
+
+class Changelist(BaseModel):
+    id: UUID
+    project_id: UUID
+    branch_id: UUID | None
+    author_id: UUID
+    status: ChangelistStatus
+    number: int | None = Field(description="Given at submit; chronological in the project.")
+    description: str
+    items_count: int
+    revision: int = Field(description="The ETag: changes with every change of the changelist.")
+    created_at: datetime
+    submitted_at: datetime | None
+
+
+class Item(WireModel):
+    action: ItemAction
+    path: Text = Field(max_length=4096)
+    base_version: Integer | None = Field(
+        default=None, ge=1, le=2**31 - 1, description="The version you started from; none for an add."
+    )
+    sha256: Sha256Hex | None = Field(default=None, description="The new content; none for a delete.")
+    moved_from: Text | None = Field(default=None, max_length=4096, description="For a move: the path it leaves.")
+
+    @model_validator(mode="after")
+    def _fits_its_action(self) -> "Item":
+        if (self.action is ItemAction.DELETE) != (self.sha256 is None):
+            raise ValueError("every action but delete needs sha256, and delete takes none")
+        if (self.action is ItemAction.ADD) != (self.base_version is None):
+            raise ValueError("every action but add needs base_version, and add takes none")
+        if (self.action is ItemAction.MOVE) != (self.moved_from is not None):
+            raise ValueError("move, and only move, needs moved_from")
+        return self
+
+
+class ItemsAdd(WireModel):
+    items: list[Item] = Field(min_length=1, max_length=MAX_ITEMS_PER_CALL)
+
+
+class ItemsCount(BaseModel):
+    items_count: int
+
+
+class ChangelistItem(BaseModel):
+    path: str
+    action: ItemAction
+    base_version: int | None
+    sha256: str | None
+    moved_from: str | None
+
+
+class Submitted(BaseModel):
+    id: UUID
+    number: int
+    status: ChangelistStatus = ChangelistStatus.SUBMITTED
+    submitted_at: datetime
+    items_count: int
+
+
+class StaleItem(BaseModel):
+    path: str
+    base_version: int | None
+    head_version: int | None
+    head_changelist_no: int | None

@@ -1,0 +1,131 @@
+"""/changelists"""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response, status
+
+from depot_api.changelists import service
+from depot_api.changelists.models import (
+    Changelist,
+    ChangelistCreate,
+    ChangelistItem,
+    ChangelistStatus,
+    ItemsAdd,
+    ItemsCount,
+    Submitted,
+)
+from depot_api.idempotency import Key
+from depot_api.identity.actor import CurrentUser
+from depot_api.problems import (
+    ChangelistClosed,
+    Conflict,
+    EmptyChangelist,
+    Forbidden,
+    IdempotencyKeyReused,
+    InvalidPath,
+    Locked,
+    MissingContent,
+    NoTargetBranch,
+    PathInUse,
+    ProjectArchived,
+    ReviewRequired,
+    StaleBase,
+    StalePrecondition,
+    ValidationRequired,
+    documented,
+)
+from depot_api.wire import Cursor, Limit, Page
+
+router = APIRouter(tags=["changelists"])
+
+IfMatch = Annotated[
+    str | None, Header(alias="If-Match", max_length=100, description="The ETag that you read; refused when it changed.")
+]
+
+
+@router.post(
+    "/changelists",
+    status_code=status.HTTP_201_CREATED,
+    summary="Open a changelist",
+    responses=documented(Forbidden, ProjectArchived, IdempotencyKeyReused),
+)
+async def create_changelist(
+    body: ChangelistCreate, actor: CurrentUser, response: Response, idempotency_key: Key = None
+) -> Changelist:
+    return _tagged(response, await service.create_changelist(actor, body, idempotency_key))
+
+
+@router.get("/changelists/{changelist_id}", summary="Get a changelist", responses=documented())
+async def get_changelist(changelist_id: UUID, actor: CurrentUser, response: Response) -> Changelist:
+    return _tagged(response, await service.get_changelist(actor, changelist_id))
+
+
+def _tagged(response: Response, changelist: Changelist) -> Changelist:
+    response.headers["ETag"] = f'"{changelist.revision}"'
+    return changelist
+
+
+@router.delete(
+    "/changelists/{changelist_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    summary="Abandon a changelist",
+    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, StalePrecondition),
+)
+async def abandon_changelist(changelist_id: UUID, actor: CurrentUser, if_match: IfMatch = None) -> None:
+    await service.abandon_changelist(actor, changelist_id, if_match)
+
+
+@router.post(
+    "/changelists/{changelist_id}/items",
+    summary="Put items into a changelist; the same path replaces its item",
+    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, InvalidPath, PathInUse),
+)
+async def put_items(changelist_id: UUID, body: ItemsAdd, actor: CurrentUser) -> ItemsCount:
+    return await service.put_items(actor, changelist_id, body.items)
+
+
+@router.get("/changelists/{changelist_id}/items", summary="List a changelist's items", responses=documented())
+async def list_items(
+    changelist_id: UUID, actor: CurrentUser, limit: Limit = 100, cursor: Cursor = None
+) -> Page[ChangelistItem]:
+    return await service.list_items(actor, changelist_id, limit, cursor)
+
+
+@router.post(
+    "/changelists/{changelist_id}/submit",
+    summary="Submit a changelist: all of it, or nothing",
+    responses=documented(
+        Forbidden,
+        ProjectArchived,
+        ChangelistClosed,
+        NoTargetBranch,
+        EmptyChangelist,
+        StaleBase,
+        MissingContent,
+        Locked,
+        Conflict,
+        ReviewRequired,
+        ValidationRequired,
+        StalePrecondition,
+        PathInUse,
+        IdempotencyKeyReused,
+    ),
+)
+async def submit_changelist(
+    changelist_id: UUID, actor: CurrentUser, idempotency_key: Key = None, if_match: IfMatch = None
+) -> Submitted:
+    return await service.submit(actor, changelist_id, idempotency_key, if_match)
+
+
+@router.get("/projects/{project_id}/changelists", summary="List a project's changelists", responses=documented())
+async def list_changelists(
+    project_id: UUID,
+    actor: CurrentUser,
+    branch_id: UUID | None = None,
+    status: Annotated[ChangelistStatus | None, Query()] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[Changelist]:
+    """Newest first."""
+    return await service.list_changelists(actor, project_id, branch_id, status, limit, cursor)

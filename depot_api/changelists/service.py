@@ -1,0 +1,291 @@
+"""Rules of changelists, and submit: one transaction, all or nothing (invariants 4, 5, 6 and 11)."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from psycopg import errors
+
+from depot_api import events
+from depot_api.branches import service as branches
+from depot_api.changelists import queries
+from depot_api.changelists.models import (
+    Changelist,
+    ChangelistCreate,
+    ChangelistItem,
+    ChangelistStatus,
+    Item,
+    ItemsCount,
+    StaleItem,
+    Submitted,
+)
+from depot_api.changelists.queries import ItemRow
+from depot_api.database.pool import Transaction
+from depot_api.events import EventKind
+from depot_api.idempotency import once
+from depot_api.identity.actor import Actor
+from depot_api.metrics import SUBMIT_CONFLICTS, SUBMITS
+from depot_api.objects import service as objects
+from depot_api.paths import broken_rule, path_key
+from depot_api.problems import (
+    ChangelistClosed,
+    Conflict,
+    EmptyChangelist,
+    Forbidden,
+    Invalid,
+    InvalidPath,
+    Locked,
+    MissingContent,
+    NoTargetBranch,
+    NotFound,
+    PathInUse,
+    Problem,
+    ProblemError,
+    ReviewRequired,
+    StaleBase,
+    StalePrecondition,
+    ValidationRequired,
+)
+from depot_api.projects import service as projects
+from depot_api.projects.models import ProjectRole
+from depot_api.wire import Page, decode_cursor, encode_cursor
+
+# Answers name the offenders, but not all of a hundred thousand.
+MAX_NAMED = 100
+
+
+async def create_changelist(actor: Actor, wanted: ChangelistCreate, idempotency_key: str | None) -> Changelist:
+    async def create() -> Changelist:
+        await projects.writable_project(tx, wanted.project_id, ProjectRole.CONTRIBUTOR)
+        if wanted.branch_id:
+            branch = await branches.readable_branch(tx, wanted.branch_id)
+            if branch.project_id != wanted.project_id:
+                raise NotFound(f"There is no branch {wanted.branch_id} in this project.")
+        row = await queries.insert_changelist(
+            tx, wanted.project_id, wanted.branch_id, actor.user_id, wanted.description
+        )
+        return Changelist.model_validate(row)
+
+    async with actor.transaction() as tx:
+        request = "create changelist " + wanted.model_dump_json()
+        return await once(tx, actor.user_id, idempotency_key, request, Changelist, create)
+
+
+async def readable_changelist(tx: Transaction, changelist_id: UUID) -> Changelist:
+    row = await queries.changelist(tx, changelist_id)
+    if row is None:
+        raise NotFound(f"There is no changelist {changelist_id} that you can see.")
+    return Changelist.model_validate(row)
+
+
+async def get_changelist(actor: Actor, changelist_id: UUID) -> Changelist:
+    async with actor.transaction() as tx:
+        return await readable_changelist(tx, changelist_id)
+
+
+async def list_changelists(
+    actor: Actor,
+    project_id: UUID,
+    branch_id: UUID | None,
+    status: ChangelistStatus | None,
+    limit: int,
+    cursor: str | None,
+) -> Page[Changelist]:
+    """Newest first."""
+    place = decode_cursor(cursor, str)
+    try:
+        before = UUID(str(place[0])) if place else None
+    except ValueError:
+        raise Invalid("The cursor is not one that this route gave. Leave it out to begin again.") from None
+    async with actor.transaction() as tx:
+        await projects.readable_project(tx, project_id)
+        rows = await queries.changelists(tx, project_id, branch_id, status, before, limit)
+    items = [Changelist.model_validate(row) for row in rows]
+    return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(items) == limit else None)
+
+
+async def abandon_changelist(actor: Actor, changelist_id: UUID, if_match: str | None) -> None:
+    async with actor.transaction() as tx:
+        changelist = await _open_changelist(tx, changelist_id, if_match)
+        await queries.abandon(tx, changelist_id)
+        payload = {"changelist_id": str(changelist_id)}
+        await events.record(tx, changelist.project_id, EventKind.CHANGELIST_ABANDONED, actor.user_id, payload)
+
+
+async def _open_changelist(tx: Transaction, changelist_id: UUID, if_match: str | None = None) -> Changelist:
+    """Locked against other writers until the transaction ends. Raises when the asker cannot change it any more."""
+    changelist = await readable_changelist(tx, changelist_id)
+    await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
+    row = await queries.lock_changelist(tx, changelist_id)
+    if row is None:
+        raise Forbidden("Only its author changes a changelist.")
+    changelist = Changelist.model_validate(row)
+    if changelist.status not in (ChangelistStatus.OPEN, ChangelistStatus.PENDING_REVIEW):
+        raise ChangelistClosed(f"The changelist is {changelist.status} and never changes again. Open a new one.")
+    if if_match not in (None, "*", f'"{changelist.revision}"'):
+        raise StalePrecondition(
+            f'You have the changelist as of {if_match}; it is "{changelist.revision}" now. Read it again first.'
+        )
+    return changelist
+
+
+async def put_items(actor: Actor, changelist_id: UUID, items: Sequence[Item]) -> ItemsCount:
+    rows = _item_rows(items)
+    async with actor.transaction() as tx:
+        changelist = await _open_changelist(tx, changelist_id)
+        count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
+        await _refuse_misspelt_paths(tx, changelist_id)
+    return ItemsCount(items_count=count)
+
+
+def _item_rows(items: Sequence[Item]) -> list[ItemRow]:
+    """Raises InvalidPath with every broken rule, or PathInUse when two of the paths would be one file."""
+    broken = [
+        ProblemError(detail=f"{path!r} {rule}", pointer=f"/items/{index}/{field}")
+        for index, item in enumerate(items)
+        for field, path in (("path", item.path), ("moved_from", item.moved_from))
+        if path is not None and (rule := broken_rule(path))
+    ]
+    if broken:
+        raise InvalidPath(f"{broken[0].detail}. Rename it, then send it again.", errors=broken[:MAX_NAMED])
+    rows: dict[str, ItemRow] = {}
+    for index, item in enumerate(items):
+        key = path_key(item.path)
+        if key in rows:
+            raise PathInUse(
+                f"{item.path!r} is in this request twice, or differs from {rows[key].path!r} only in case.",
+                errors=[ProblemError(detail=item.path, pointer=f"/items/{index}/path")],
+            )
+        rows[key] = ItemRow(
+            path_key=key,
+            path=item.path,
+            action=item.action,
+            base_version=item.base_version,
+            sha256=bytes.fromhex(item.sha256) if item.sha256 else None,
+            moved_from=item.moved_from,
+            moved_from_key=path_key(item.moved_from) if item.moved_from else None,
+        )
+    return list(rows.values())
+
+
+async def list_items(actor: Actor, changelist_id: UUID, limit: int, cursor: str | None) -> Page[ChangelistItem]:
+    after = decode_cursor(cursor, str)
+    async with actor.transaction() as tx:
+        await readable_changelist(tx, changelist_id)
+        rows = await queries.items(tx, changelist_id, str(after[0]) if after else "", limit)
+    items = [ChangelistItem.model_validate(row) for row in rows]
+    return Page(items=items, next_cursor=encode_cursor(rows[-1]["path_key"]) if len(rows) == limit else None)
+
+
+async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None, if_match: str | None) -> Submitted:
+    """Raises a problem that names what is in the way; then nothing has changed."""
+    await _refuse_missing_content(actor, changelist_id)
+    try:
+        async with actor.transaction() as tx:
+            request = f"submit changelist {changelist_id}"
+            submitted = await once(
+                tx,
+                actor.user_id,
+                idempotency_key,
+                request,
+                Submitted,
+                lambda: _submit(tx, actor, changelist_id, if_match),
+            )
+    except (StaleBase, Locked):
+        SUBMIT_CONFLICTS.inc()
+        raise
+    except errors.UniqueViolation:
+        raise Conflict("A path is both moved away and changed in this changelist. Keep one of the two items.") from None
+    SUBMITS.inc()
+    return submitted
+
+
+async def _refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
+    """Looks at the disk, so it comes before the transaction that takes the branch's lock."""
+    async with actor.transaction() as tx:
+        changelist = await readable_changelist(tx, changelist_id)
+        hashes = await queries.content_hashes(tx, changelist_id)
+    had = {blob.sha256 for blob in await objects.intact_blobs(actor, changelist.project_id, hashes)}
+    missing = [sha256 for sha256 in hashes if sha256 not in had]
+    if missing and changelist.status is not ChangelistStatus.SUBMITTED:
+        raise MissingContent(
+            f"The depot does not have {len(missing)} of the contents that this changelist refers to. "
+            "Send them with PUT /projects/{id}/objects/{sha256}, then submit again.",
+            missing=missing,
+        )
+
+
+async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: str | None) -> Submitted:
+    changelist = await _open_changelist(tx, changelist_id, if_match)
+    if changelist.branch_id is None:
+        raise NoTargetBranch("The changelist names no branch to submit to. Create it with a branch_id.")
+    if changelist.items_count == 0:
+        raise EmptyChangelist("The changelist has no items. Add some, or abandon it.")
+    project = await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
+    branch = await queries.lock_branch(tx, changelist.branch_id)
+    assert branch is not None, "a contributor can lock the branch of a changelist"
+    if not project.my_role.covers(ProjectRole(branch["submit_role"])):
+        raise Forbidden(f"Submitting to {branch['name']} takes the role {branch['submit_role']} or above.")
+    await _refuse_stale(tx, changelist_id, changelist.branch_id)
+    await _refuse_locked(tx, changelist_id)
+    await _refuse_misspelt_paths(tx, changelist_id)
+    await _refuse_files_in_the_way(tx, changelist_id, changelist.branch_id)
+    if branch["require_review"] or branch["require_validation"]:
+        await _refuse_open_gates(tx, changelist_id, branch["require_review"], branch["require_validation"])
+    number = await queries.next_number(tx, project.id)
+    submitted_at = await queries.land(tx, changelist_id, project.id, changelist.branch_id, actor.user_id, number)
+    submitted = Submitted(
+        id=changelist_id, number=number, submitted_at=submitted_at, items_count=changelist.items_count
+    )
+    payload = {**submitted.model_dump(mode="json"), "branch_id": str(changelist.branch_id)}
+    await events.record(tx, project.id, EventKind.CHANGELIST_SUBMITTED, actor.user_id, payload)
+    return submitted
+
+
+async def _refuse_stale(tx: Transaction, changelist_id: UUID, branch_id: UUID) -> None:
+    rows = await queries.stale_items(tx, changelist_id, branch_id)
+    if rows:
+        raise StaleBase(
+            f"{len(rows)} paths are not at the version that you started from. Sync them, look at both, submit again.",
+            stale=[StaleItem.model_validate(row).model_dump() for row in rows],
+        )
+
+
+async def _refuse_locked(tx: Transaction, changelist_id: UUID) -> None:
+    rows = await queries.foreign_locks(tx, changelist_id)
+    if rows:
+        raise Locked(f"{rows[0]['path']} is locked by {rows[0]['holder']}. Ask for it to be released.", locks=rows)
+
+
+async def _refuse_misspelt_paths(tx: Transaction, changelist_id: UUID) -> None:
+    _refuse_collisions(
+        await queries.misspelt_paths(tx, changelist_id),
+        "differs only in case from {existing!r}. Use the spelling that is there.",
+    )
+
+
+async def _refuse_files_in_the_way(tx: Transaction, changelist_id: UUID, branch_id: UUID) -> None:
+    _refuse_collisions(
+        await queries.files_in_the_way(tx, changelist_id, branch_id),
+        "and {existing!r} cannot both be: one is a file where the other needs a directory. Rename one.",
+    )
+
+
+def _refuse_collisions(rows: list[dict[str, str]], sentence: str) -> None:
+    if not rows:
+        return
+    named = [
+        ProblemError(detail=f"{row['path']!r} {sentence.format(existing=row['existing'])}", pointer="/items")
+        for row in rows
+    ]
+    problem: Problem = PathInUse(named[0].detail, errors=named)
+    raise problem
+
+
+async def _refuse_open_gates(tx: Transaction, changelist_id: UUID, review: bool, validation: bool) -> None:
+    gates = await queries.open_gates(tx, changelist_id)
+    if review and not gates["approved"]:
+        raise ReviewRequired("The branch takes reviewed changes only, and nobody but you has approved this one yet.")
+    if validation and gates["not_validated"]:
+        raise ValidationRequired(
+            f"{gates['not_validated']} items have not passed validation, which the branch asks for."
+        )

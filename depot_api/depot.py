@@ -1,0 +1,25 @@
+"""What one worker of the service holds: its settings, its database connections and its blob store."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from depot_api.blobstore.store import BlobStore
+from depot_api.database.pool import Database
+from depot_api.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Depot:
+    settings: Settings
+    database: Database
+    store: BlobStore
+
+
+def _depot(request: Request) -> Depot:
+    depot: Depot = request.app.state.depot
+    return depot
+
+
+DepotState = Annotated[Depot, Depends(_depot)]

@@ -1,0 +1,25 @@
+"""The outbox: one row per change, written in the transaction that makes the change."""
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from depot_api.database.pool import Transaction
+
+
+class EventKind(StrEnum):
+    PROJECT_CREATED = "project.created"
+    MEMBER_SET = "member.set"
+    BRANCH_CREATED = "branch.created"
+    CHANGELIST_SUBMITTED = "changelist.submitted"
+    CHANGELIST_ABANDONED = "changelist.abandoned"
+    ASSET_CREATED = "asset.created"
+
+
+async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:
+    await tx.execute(
+        "INSERT INTO events (project_id, kind, actor_id, payload) VALUES (%s, %s, %s, %s)",
+        (project_id, kind, actor_id, Jsonb(payload)),
+    )

@@ -1,0 +1,63 @@
+"""Who is asking: resolved from the bearer token, carried into every service call."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from depot_api.database.pool import Transaction
+from depot_api.depot import Depot, DepotState
+from depot_api.identity import queries
+from depot_api.identity.models import TokenScope
+from depot_api.identity.tokens import API_TOKEN_PREFIX, hash_api_token, read_access_token
+from depot_api.problems import Forbidden, Unauthenticated
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Questions that need a body: a token that may only read may ask them.
+READ_ONLY_POSTS = ("/objects/missing", "/objects/fetch")
+
+_bearer = HTTPBearer(auto_error=False, description="Access token from POST /auth/token, or an API token.")
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The signed-in user of one request."""
+
+    user_id: UUID
+    request_id: str
+    depot: Depot
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """One transaction that sees and may do what this user may."""
+        return self.depot.database.transaction(self.user_id, self.request_id)
+
+
+async def current_user(
+    request: Request, depot: DepotState, bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Actor:
+    """Raises Unauthenticated, or Forbidden when the token's scope does not cover the method."""
+    if bearer is None:
+        raise Unauthenticated("No bearer token was sent. Get one from POST /auth/token, or use an API token.")
+    user_id = await _user_of(bearer.credentials, request, depot)
+    if user_id is None:
+        raise Unauthenticated("The token is not valid: unknown, expired or revoked. Sign in again.")
+    return Actor(user_id, request.state.request_id, depot)
+
+
+async def _user_of(token: str, request: Request, depot: Depot) -> UUID | None:
+    if not token.startswith(API_TOKEN_PREFIX):
+        return read_access_token(token, depot.settings.jwt_secret.get_secret_value())
+    async with depot.database.anonymous() as tx:
+        row = await queries.sign_in_token(tx, hash_api_token(token))
+    if row is None:
+        return None
+    reads_only = request.method in SAFE_METHODS or request.url.path.endswith(READ_ONLY_POSTS)
+    if row["scope"] == TokenScope.READ and not reads_only:
+        raise Forbidden("This API token may only read. Use one with the scope write.")
+    return UUID(str(row["user_id"]))
+
+
+CurrentUser = Annotated[Actor, Depends(current_user)]

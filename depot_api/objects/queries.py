@@ -1,0 +1,56 @@
+"""SQL of content records. Row-level security decides what the asker may know of."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from psycopg.rows import DictRow
+
+from depot_api.blobstore.layout import StoredBlob
+from depot_api.database.pool import Transaction, fetch_all, fetch_one
+
+
+async def record_blobs(tx: Transaction, project_id: UUID, blobs: Sequence[StoredBlob]) -> None:
+    """The content, and that this user has proved to possess it."""
+    await tx.execute(
+        "SELECT record_blobs(%s, %s, %s, %s, %s)",
+        (
+            project_id,
+            [bytes.fromhex(blob.sha256) for blob in blobs],
+            [blob.size_bytes for blob in blobs],
+            [blob.stored_bytes for blob in blobs],
+            [blob.stored_crc32 for blob in blobs],
+        ),
+    )
+
+
+async def known_blobs(tx: Transaction, project_id: UUID, hashes: Sequence[bytes]) -> list[StoredBlob]:
+    """Those that the project's history refers to, or that the asker has sent to it."""
+    rows = await fetch_all(
+        tx,
+        """SELECT b.sha256, b.size_bytes, b.stored_bytes, b.stored_crc32
+           FROM unnest(%(hashes)s::bytea[]) AS asked (sha256) JOIN blobs b ON b.sha256 = asked.sha256
+           WHERE EXISTS (SELECT FROM project_blobs p WHERE p.project_id = %(project_id)s AND p.sha256 = asked.sha256)
+              OR EXISTS (SELECT FROM upload_receipts r WHERE r.project_id = %(project_id)s
+                         AND r.user_id = app_user_id() AND r.sha256 = asked.sha256)""",
+        {"project_id": project_id, "hashes": list(hashes)},
+    )
+    return [_stored_blob(row) for row in rows]
+
+
+async def version_blob(tx: Transaction, asset_id: UUID, number: int) -> StoredBlob | None:
+    row = await fetch_one(
+        tx,
+        """SELECT b.sha256, b.size_bytes, b.stored_bytes, b.stored_crc32
+           FROM asset_versions v JOIN blobs b ON b.sha256 = v.sha256 WHERE v.asset_id = %s AND v.number = %s""",
+        (asset_id, number),
+    )
+    return _stored_blob(row) if row else None
+
+
+def _stored_blob(row: DictRow) -> StoredBlob:
+    return StoredBlob(
+        sha256=row["sha256"].hex(),
+        size_bytes=row["size_bytes"],
+        stored_bytes=row["stored_bytes"],
+        stored_crc32=row["stored_crc32"],
+    )

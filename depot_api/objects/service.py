@@ -1,0 +1,85 @@
+"""Rules of content: what counts as had, and who may be told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from uuid import UUID
+
+from fastapi import Request, Response
+
+from depot_api.blobstore.layout import StoredBlob
+from depot_api.blobstore.store import BlobStore
+from depot_api.identity.actor import Actor
+from depot_api.objects import queries
+from depot_api.objects.models import StoredObject, StoredPack
+from depot_api.objects.receiving import ObjectSink, PackSink, Sink, receive
+from depot_api.objects.sending import content_response, pack_response
+from depot_api.problems import NotFound
+from depot_api.projects import service as projects
+from depot_api.projects.models import ProjectRole
+
+
+async def put_object(actor: Actor, project_id: UUID, sha256: str | None, body: AsyncIterator[bytes]) -> StoredObject:
+    """Store one object; without `sha256` it is named by what arrives."""
+    stored = await _receive(actor, project_id, body, lambda: ObjectSink(actor.depot.store, sha256))
+    return stored[0]
+
+
+async def put_pack(actor: Actor, project_id: UUID, body: AsyncIterator[bytes]) -> StoredPack:
+    return StoredPack(stored=await _receive(actor, project_id, body, lambda: PackSink(actor.depot.store)))
+
+
+async def _receive(
+    actor: Actor, project_id: UUID, body: AsyncIterator[bytes], make_sink: Callable[[], Sink]
+) -> list[StoredObject]:
+    """Rights, then bytes, then the record: the row comes only when the content is durable (invariant 1)."""
+    async with actor.transaction() as tx:
+        await projects.writable_project(tx, project_id, ProjectRole.CONTRIBUTOR)
+    blobs = await receive(actor.depot.store, body, make_sink)
+    async with actor.transaction() as tx:
+        await queries.record_blobs(tx, project_id, blobs)
+    return [StoredObject(sha256=b.sha256, size_bytes=b.size_bytes, stored_bytes=b.stored_bytes) for b in blobs]
+
+
+async def missing_objects(actor: Actor, project_id: UUID, hashes: list[str]) -> list[str]:
+    """Which of these have to be sent. Had is what this project refers to or this user sent, and lies there whole."""
+    had = {blob.sha256 for blob in await intact_blobs(actor, project_id, hashes)}
+    return [sha256 for sha256 in dict.fromkeys(hashes) if sha256 not in had]
+
+
+async def intact_blobs(actor: Actor, project_id: UUID, hashes: list[str]) -> list[StoredBlob]:
+    async with actor.transaction() as tx:
+        await projects.readable_project(tx, project_id)
+        known = await queries.known_blobs(tx, project_id, [bytes.fromhex(sha256) for sha256 in set(hashes)])
+    return await asyncio.to_thread(_intact, actor.depot.store, known)
+
+
+def _intact(store: BlobStore, blobs: list[StoredBlob]) -> list[StoredBlob]:
+    return [blob for blob in blobs if store.is_intact(blob)]
+
+
+async def get_object(actor: Actor, project_id: UUID, sha256: str, request: Request) -> Response:
+    blobs = await _known(actor, project_id, [sha256])
+    return await content_response(request, actor.depot.store, blobs[0])
+
+
+async def fetch_objects(actor: Actor, project_id: UUID, hashes: list[str]) -> Response:
+    return await pack_response(actor.depot.store, await _known(actor, project_id, list(dict.fromkeys(hashes))))
+
+
+async def _known(actor: Actor, project_id: UUID, hashes: list[str]) -> list[StoredBlob]:
+    async with actor.transaction() as tx:
+        await projects.readable_project(tx, project_id)
+        blobs = await queries.known_blobs(tx, project_id, [bytes.fromhex(sha256) for sha256 in hashes])
+    found = {blob.sha256: blob for blob in blobs}
+    unknown = [sha256 for sha256 in hashes if sha256 not in found]
+    if unknown:
+        raise NotFound("This project does not refer to that content.", sha256=unknown)
+    return [found[sha256] for sha256 in hashes]
+
+
+async def get_version_content(actor: Actor, asset_id: UUID, number: int, request: Request) -> Response:
+    async with actor.transaction() as tx:
+        blob = await queries.version_blob(tx, asset_id, number)
+    if blob is None:
+        raise NotFound(f"There is no version {number} of asset {asset_id} that you can see.")
+    return await content_response(request, actor.depot.store, blob)

@@ -1,0 +1,37 @@
+"""What a path in the depot may be. The domain `depot_path` in the schema holds the same rules; here they have words."""
+
+import re
+import unicodedata
+
+MAX_PATH_BYTES = 1024  # what common file systems and Windows' long paths can carry below a workspace's root
+
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|\ud800-\udfff]')
+
+
+def path_key(path: str) -> str:
+    """What makes two paths the same: they would be one file where case or Unicode form is not told apart."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def broken_rule(path: str) -> str | None:
+    """The rule that `path` breaks, in words, or None."""
+    if _FORBIDDEN.search(path):
+        return 'holds a character that Windows or macOS cannot store: a control character or one of \\ : * ? " < > |'
+    if not 1 <= len(path.encode()) <= MAX_PATH_BYTES:
+        return f"must have 1 to {MAX_PATH_BYTES} bytes in UTF-8"
+    if path.startswith("/"):
+        return "must be relative to the project, without a leading /"
+    return next((rule for segment in path.split("/") if (rule := _broken_segment_rule(segment))), None)
+
+
+def _broken_segment_rule(segment: str) -> str | None:
+    if segment == "":
+        return "has an empty segment: no // and no trailing /"
+    if segment in (".", ".."):
+        return f"must not hold {segment!r} as a segment"
+    if segment.endswith((".", " ")):
+        return f"has a segment that ends in a dot or a space, which Windows drops: {segment!r}"
+    if _DEVICE.fullmatch(segment):
+        return f"has a segment that is a device name on Windows: {segment!r}"
+    return None

@@ -1,0 +1,102 @@
+"""Rules of projects and members."""
+
+from uuid import UUID
+
+from psycopg import errors
+
+from depot_api import events
+from depot_api.database.pool import Transaction
+from depot_api.events import EventKind
+from depot_api.identity.actor import Actor
+from depot_api.problems import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, ProblemError, ProjectArchived
+from depot_api.projects import queries
+from depot_api.projects.models import Member, MemberSet, Project, ProjectCreate, ProjectRole, ProjectStatus
+from depot_api.wire import Page, decode_cursor, encode_cursor
+
+NIL = UUID(int=0)
+
+
+async def readable_project(tx: Transaction, project_id: UUID) -> Project:
+    """Raises NotFound for a project that is not there or not the asker's: the two look the same."""
+    row = await queries.project(tx, project_id)
+    if row is None:
+        raise NotFound(f"There is no project {project_id} that you can see.")
+    return Project.model_validate(row)
+
+
+async def writable_project(tx: Transaction, project_id: UUID, needed: ProjectRole) -> Project:
+    """Raises NotFound, Forbidden or ProjectArchived. The database's policies hold the same line without words."""
+    project = await readable_project(tx, project_id)
+    if not project.my_role.covers(needed):
+        raise Forbidden(f"This takes the role {needed} or above in project {project.name}; yours is {project.my_role}.")
+    if project.status is ProjectStatus.ARCHIVED:
+        raise ProjectArchived(f"Project {project.name} is archived and takes no changes. A manager can un-archive it.")
+    return project
+
+
+async def create_project(actor: Actor, wanted: ProjectCreate) -> Project:
+    async with actor.transaction() as tx:
+        try:
+            project_id = await queries.create_project(tx, wanted.name, wanted.description)
+        except errors.UniqueViolation:
+            raise AlreadyExists(
+                f"There is a project named {wanted.name!r} already. Choose another name.",
+                errors=[ProblemError(detail="taken", pointer="/name")],
+            ) from None
+        except errors.InsufficientPrivilege:
+            raise Forbidden("Projects are created by studio editors and admins.") from None
+        await events.record(tx, project_id, EventKind.PROJECT_CREATED, actor.user_id, {"name": wanted.name})
+        return await readable_project(tx, project_id)
+
+
+async def get_project(actor: Actor, project_id: UUID) -> Project:
+    async with actor.transaction() as tx:
+        return await readable_project(tx, project_id)
+
+
+async def list_projects(actor: Actor, name: str | None, limit: int, cursor: str | None) -> Page[Project]:
+    after = decode_cursor(cursor, str)
+    async with actor.transaction() as tx:
+        rows = await queries.projects(tx, name, str(after[0]) if after else "", limit)
+    items = [Project.model_validate(row) for row in rows]
+    return Page(items=items, next_cursor=encode_cursor(items[-1].name.lower()) if len(items) == limit else None)
+
+
+async def list_members(actor: Actor, project_id: UUID, limit: int, cursor: str | None) -> Page[Member]:
+    after = decode_cursor(cursor, str)
+    async with actor.transaction() as tx:
+        await readable_project(tx, project_id)
+        rows = await queries.members(tx, project_id, _uuid(after), limit)
+    items = [Member.model_validate(row) for row in rows]
+    return Page(items=items, next_cursor=encode_cursor(str(items[-1].user_id)) if len(items) == limit else None)
+
+
+def _uuid(cursor: list[str | int] | None) -> UUID:
+    try:
+        return UUID(str(cursor[0])) if cursor else NIL
+    except ValueError:
+        raise Invalid("The cursor is not one that this route gave. Leave it out to begin again.") from None
+
+
+async def set_member(actor: Actor, project_id: UUID, wanted: MemberSet) -> Member:
+    """Add a member or change a member's role. Nobody hands out a role above their own."""
+    async with actor.transaction() as tx:
+        project = await writable_project(tx, project_id, ProjectRole.MANAGER)
+        if not project.my_role.covers(wanted.role):
+            raise Forbidden(f"You are {project.my_role} here and cannot make someone {wanted.role}.")
+        owners = await queries.owners(tx, project_id)
+        row = await queries.set_member(tx, project_id, wanted.username, wanted.role)
+        if row is None:
+            raise Invalid(
+                f"There is no active user {wanted.username!r}.",
+                errors=[ProblemError(detail="unknown user", pointer="/username")],
+            )
+        member = Member.model_validate(row)
+        if member.user_id in owners and wanted.role is not ProjectRole.OWNER:
+            if project.my_role is not ProjectRole.OWNER:
+                raise Forbidden("Only an owner can change an owner's role.")
+            if owners == [member.user_id]:
+                raise Conflict("This is the project's only owner. Make someone else owner first.")
+        payload = {"user_id": str(member.user_id), "role": member.role}
+        await events.record(tx, project_id, EventKind.MEMBER_SET, actor.user_id, payload)
+        return member

@@ -1,0 +1,31 @@
+"""Every environment variable that the service reads."""
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from the environment once, at start; a missing or unusable one stops the start with its name."""
+
+    model_config = SettingsConfigDict(env_prefix="", extra="ignore")
+
+    database_url: SecretStr = Field(description="PostgreSQL URL of the role depot_service.")
+    db_pool_min: int = Field(default=1, ge=0, description="Database connections that a worker keeps open.")
+    db_pool_max: int = Field(default=10, ge=1, description="Database connections that a worker opens at most.")
+    # RFC 7518 section 3.2: an HMAC-SHA-256 key has at least 256 bits.
+    jwt_secret: SecretStr = Field(min_length=32, description="Key that signs access tokens, 32 characters or more.")
+    jwt_expiration_minutes: int = Field(default=60, ge=1, description="Life of an access token in minutes.")
+    asset_storage_path: Path = Field(default=Path("/var/lib/asset-depot"), description="Root of the blob store.")
+    asset_storage_replica_path: Path | None = Field(
+        default=None, description="Root of the blob store's mirror, which the operations layer keeps."
+    )
+    storage_min_free_bytes: int = Field(
+        default=64 << 20, ge=0, description="Free space in the store below which /health answers 503."
+    )
+
+    @cached_property
+    def database_conninfo(self) -> str:
+        return self.database_url.get_secret_value()

@@ -1,0 +1,80 @@
+"""What all wire models share: strictness, keyset pages and their cursors."""
+
+import base64
+import binascii
+import json
+import re
+from typing import Annotated, Generic, TypeVar
+
+from fastapi import Query
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, Strict
+
+from depot_api.problems import Invalid, ProblemError
+
+DEFAULT_PAGE_ROWS = 100
+MAX_PAGE_ROWS = 1000
+
+
+class WireModel(BaseModel):
+    """Unknown fields are refused, so that a misspelt one is never silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL stores no NUL, and UTF-8 has no lone surrogates."""
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("must not hold NUL or lone surrogates")
+    return text
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError("must be 64 lower-case hex digits")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Integer = Annotated[int, Strict()]
+Sha256Hex = Annotated[str, AfterValidator(_sha256)]
+# psycopg hands bytea over as bytes; the wire has hex.
+Sha256FromBytes = Annotated[bytes, PlainSerializer(lambda raw: raw.hex(), return_type=str)]
+
+
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_ROWS, description="Rows in a page.")]
+Cursor = Annotated[str | None, Query(max_length=4096, description="`next_cursor` of the page before.")]
+
+Row = TypeVar("Row")
+
+
+class Page(BaseModel, Generic[Row]):
+    """One keyset page; `next_cursor` is null on the last."""
+
+    items: list[Row]
+    next_cursor: str | None
+
+
+def encode_cursor(*key: str | int) -> str:
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None, *types: type[str] | type[int]) -> list[str | int] | None:
+    """The key that `encode_cursor` was given. Raises Invalid for anything else."""
+    if cursor is None:
+        return None
+    try:
+        key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if isinstance(key, list) and [type(part) for part in key] == list(types):
+            return [_storable(part) if isinstance(part, str) else _bigint(part) for part in key]
+    except (ValueError, binascii.Error, RecursionError):
+        pass
+    raise Invalid(
+        "The cursor is not one that this route gave. Take next_cursor from the page before, or leave it out.",
+        errors=[ProblemError(detail="not a cursor of this route", pointer="/cursor")],
+    )
+
+
+def _bigint(number: int) -> int:
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("out of range")
+    return number
