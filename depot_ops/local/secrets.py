@@ -1,0 +1,54 @@
+"""What the embedded stack generates at its first start and keeps: every password, key and port."""
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(24)
+
+
+class StackSecrets(BaseModel):
+    """Kept in `secrets.json`, readable by its owner only. Nothing has a default that two installations would share."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    superuser_password: str = Field(default_factory=_password)
+    owner_password: str = Field(default_factory=_password)
+    service_password: str = Field(default_factory=_password)
+    dump_password: str = Field(default_factory=_password)
+    dagster_password: str = Field(default_factory=_password)
+    admin_password: str = Field(default_factory=_password)
+    jwt_secret: str = Field(default_factory=lambda: secrets.token_urlsafe(48))
+    admin_token: str | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> "StackSecrets":
+        if path.exists():
+            return cls.model_validate_json(path.read_text())
+        made = cls()
+        made.save(path)
+        return made
+
+    def save(self, path: Path) -> None:
+        write_private(path, self.model_dump_json(indent=2))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Atomically, and never readable by others, not even for a moment."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_private_json(path: Path, document: dict[str, object]) -> None:
+    write_private(path, json.dumps(document, indent=2))
