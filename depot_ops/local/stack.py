@@ -30,7 +30,6 @@ READY_TIMEOUT_SECONDS = 120.0
 POLL_SECONDS = 0.1
 # What a start after kill -9 waits for the processes of the one before, which stop when their parent dies.
 LEFTOVER_TIMEOUT_SECONDS = 15.0
-API_WORKERS = 2
 ADMIN = "admin"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -49,6 +48,7 @@ class StackOptions:
     api_port: int = 8000
     dagster_port: int = 3000
     with_dagster: bool = True
+    api_workers: int = 2
 
 
 @dataclass
@@ -148,7 +148,7 @@ class Stack:
         return done.stdout
 
     def _start_api(self) -> None:
-        port, workers = str(self.options.api_port), str(API_WORKERS)
+        port, workers = str(self.options.api_port), str(self.options.api_workers)
         command = ["-m", "depot_api", "--port", port, "--workers", workers]
         self._start_program("api", command, self._service_environment())
 

@@ -1,0 +1,39 @@
+"""The nightly logical backup."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from depot_ops.postgres.dump_record import BackupRecord
+from depot_ops.resources import BackupDirectory, DumpSource
+
+
+@dg.asset(
+    group_name="backup",
+    owners=["team:depot-operations"],
+    kinds={"postgres"},
+    pool="backup",
+    description=(
+        "A pg_dump of the depot's whole database (metadata and history, not the blobs) in BACKUP_DIR. It gets its name"
+        " only after it was read in full and its rows, objects and SHA-256 agreed with the source. When this is red"
+        " there is no new backup and nothing half-done is left: read the run's error, fix it, launch"
+        " nightly_maintenance again. Older backups are untouched."
+    ),
+)
+def logical_backup(dump_source: DumpSource, backups: BackupDirectory) -> dg.MaterializeResult[None]:
+    record = dump_source.take_logical_backup(Path(backups.path))
+    return dg.MaterializeResult(metadata=_figures(record, Path(backups.path)))
+
+
+def _figures(record: BackupRecord, directory: Path) -> dict[str, dg.MetadataValue | int | float | str]:
+    return {
+        "size_bytes": record.size_bytes,
+        "duration_seconds": record.duration_seconds,
+        "rate_bytes_per_second": round(record.size_bytes / record.duration_seconds),
+        "rows": sum(record.row_counts.values()),
+        "tables": len(record.row_counts),
+        "path": dg.MetadataValue.path(str(directory / record.file)),
+        "sha256": record.sha256,
+        "server_version": record.server_version,
+        "tool_version": record.tool_version,
+    }

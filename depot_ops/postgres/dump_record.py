@@ -1,0 +1,110 @@
+"""What is known of a logical backup, and where it lies. A catalogue can be rebuilt from these files alone.
+
+`depot-20261123T010000Z.dump` is the backup and `depot-20261123T010000Z.dump.json` its record. Until both are complete
+and proved they are called `.partial-…`, and the dump is the last to get its name: what has the name is a backup.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from depot_ops.evidence import Figures, Finding, Status
+
+SCHEMA_VERSION = 1
+GLANCE = "complete"
+NAME_FORMAT = "depot-%Y%m%dT%H%M%SZ.dump"
+PATTERN = "depot-*Z.dump"
+PARTIAL_PREFIX = ".partial-"
+RECORD_SUFFIX = ".json"
+
+
+class BackupRecord(BaseModel):
+    """A logical backup: what was dumped, what lay in the source at that moment, and how it was proved."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    file: str
+    sha256: str
+    size_bytes: int
+    database: str
+    server_version: str
+    tool_version: str
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
+    duration_seconds: float
+    row_counts: dict[str, int]
+    """Rows in each table (`schema.table`), counted at the source in the snapshot that was dumped."""
+    source_objects: dict[str, int]
+    """Tables, indexes, policies and so on in the source's catalogue, in the same snapshot."""
+    toc_entries: dict[str, int]
+    """Entries in the dump's own table of contents, by kind."""
+    validation: tuple[Finding, ...] = ()
+
+
+class RecordUnusable(Exception):
+    """A backup's record is missing or damaged: the file may be good, but nothing proves it."""
+
+
+class RecordTooNew(Exception):
+    """A later version wrote the record: this one cannot judge it."""
+
+
+def record_path(dump: Path) -> Path:
+    """Where the record of `dump` lies."""
+    return dump.with_name(dump.name + RECORD_SUFFIX)
+
+
+def partial_path(final: Path) -> Path:
+    """The hidden name that `final` has until it is complete."""
+    return final.with_name(PARTIAL_PREFIX + final.name)
+
+
+def load_record(dump: Path) -> BackupRecord:
+    """Read the record beside `dump`. Raises RecordUnusable or RecordTooNew."""
+    path = record_path(dump)
+    try:
+        content = json.loads(path.read_bytes())
+        if content["schema_version"] > SCHEMA_VERSION:
+            raise RecordTooNew(f"{path.name} has schema version {content['schema_version']}: use a newer asset-depot")
+        return BackupRecord.model_validate(content)
+    except FileNotFoundError:
+        raise RecordUnusable(f"{path.name} is missing: nothing says what {dump.name} should hold") from None
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        raise RecordUnusable(f"{path.name} is damaged: {error}") from error
+
+
+def find_backups(directory: Path) -> list[Path]:
+    """The dumps in `directory`, oldest first. Raises OSError when it cannot be read.
+
+    A record whose dump is gone counts: someone lost that backup, and that must be seen.
+    """
+    directory.stat()  # a missing directory would look like an empty one
+    dumps = set(directory.glob(PATTERN))
+    lost = {path.with_suffix("") for path in directory.glob(PATTERN + RECORD_SUFFIX)} - dumps
+    return sorted(dumps | {dump for dump in lost if not partial_path(dump).exists()})
+
+
+def glance(dump: Path) -> Finding:
+    """Are `dump` and its record there, and do they agree in size? Does not read the dump: that is `verify`."""
+    status, figures = Status.UNHEALTHY, Figures(file=dump.name)
+    try:
+        record = load_record(dump)
+        size_bytes = dump.stat().st_size
+        figures |= {
+            "size_bytes": size_bytes,
+            "rows": sum(record.row_counts.values()),
+            "duration_seconds": record.duration_seconds,
+            "finished_at": record.finished_at.isoformat(),
+        }
+        detail = f"{size_bytes:,} of {record.size_bytes:,} bytes, finished {record.finished_at:%Y-%m-%d %H:%M} UTC"
+        status = Status.HEALTHY if size_bytes == record.size_bytes else Status.UNHEALTHY
+    except FileNotFoundError:
+        detail = "the file is gone; its record is still there"
+    except RecordUnusable as error:
+        detail = str(error)
+    except (RecordTooNew, OSError) as error:
+        status, detail = Status.UNKNOWN, str(error)
+    return Finding(check=GLANCE, status=status, detail=detail, figures=figures)

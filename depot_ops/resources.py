@@ -1,0 +1,46 @@
+"""What assets, checks and ops are given. The UI shows the names of environment variables, never their values."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from depot_ops.evidence import Finding
+from depot_ops.health import check_service
+from depot_ops.postgres.binaries import find_binaries
+from depot_ops.postgres.dump import take_logical_backup
+from depot_ops.postgres.dump_checks import DumpCheck, verify_newest
+from depot_ops.postgres.dump_record import BackupRecord
+
+
+class DumpSource(dg.ConfigurableResource[None]):
+    """The depot's database, as the role that may read everything."""
+
+    url: str
+
+    def take_logical_backup(self, directory: Path) -> BackupRecord:
+        return take_logical_backup(self.url, directory, find_binaries())
+
+
+class BackupDirectory(dg.ConfigurableResource[None]):
+    """Where backups and their records lie."""
+
+    path: str
+
+    def verify_newest(self, check: DumpCheck) -> Finding:
+        return verify_newest(Path(self.path), [check])[0]
+
+
+class DepotService(dg.ConfigurableResource[None]):
+    """The depot's REST service."""
+
+    url: str
+
+    def check_health(self) -> Finding:
+        return check_service(self.url)
+
+
+RESOURCES = {
+    "dump_source": DumpSource(url=dg.EnvVar("DEPOT_DUMP_URL")),
+    "backups": BackupDirectory(path=dg.EnvVar("BACKUP_DIR")),
+    "depot": DepotService(url=dg.EnvVar("DEPOT_URL")),
+}
