@@ -12,6 +12,8 @@ from depot_api.settings import Settings
 
 # An upload that began before a restart gets this long to finish.
 GRACEFUL_SHUTDOWN_SECONDS = 30
+# Longer than load balancers keep idle connections, so that it is never the service that closes one in use.
+KEEP_ALIVE_SECONDS = 75
 
 
 def main() -> None:
@@ -35,6 +37,7 @@ def main() -> None:
             port=options.port,
             workers=options.workers,
             access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
             server_header=False,
         )

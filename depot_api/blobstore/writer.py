@@ -16,7 +16,7 @@ from depot_api.blobstore.errors import HashMismatch
 # always the same. Each piece is compressed for itself, or stored when its first bytes do not shrink.
 PIECE_BYTES = 1 << 20
 SAMPLE_BYTES = 32 << 10
-WORTH_COMPRESSING = 0.95  # a sample that keeps more than this of its size is not
+WORTH_COMPRESSING = 0.85  # what saves less than a seventh is not worth the time of those who wait for it
 COMPRESSION_LEVEL = 1
 RAW_DEFLATE = -15
 WRITEBACK_BYTES = 32 << 20
