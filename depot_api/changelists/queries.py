@@ -12,6 +12,11 @@ from depot_api.database.pool import Transaction, fetch_all, fetch_one
 _COLUMNS = """id, project_id, branch_id, author_id, status, number, description, items_count, revision, created_at,
               submitted_at"""
 
+# One lookup per item. OFFSET 0 keeps the planner from turning it into a join, which it would do by nested scans of both
+# tables while their statistics still say that they are empty (docs/adr/0005).
+_ASSET_OF_ITEM = """CROSS JOIN LATERAL (
+    SELECT id, path FROM assets WHERE project_id = i.project_id AND path_key = i.path_key OFFSET 0) a"""
+
 
 @dataclass(frozen=True, slots=True)
 class ItemRow:
@@ -166,43 +171,46 @@ async def misspelt_paths(tx: Transaction, changelist_id: UUID) -> list[DictRow]:
     """Items whose path differs from an asset's only in case or Unicode form."""
     return await fetch_all(
         tx,
-        """SELECT i.path, a.path AS existing FROM changelist_items i
-           JOIN assets a ON a.project_id = i.project_id AND a.path_key = i.path_key
-           WHERE i.changelist_id = %s AND a.path <> i.path ORDER BY i.path LIMIT 100""",
+        f"""SELECT i.path, a.path AS existing FROM changelist_items i {_ASSET_OF_ITEM}
+            WHERE i.changelist_id = %s AND a.path <> i.path ORDER BY i.path LIMIT 100""",
         (changelist_id,),
     )
 
 
-async def files_in_the_way(tx: Transaction, changelist_id: UUID, branch_id: UUID) -> list[DictRow]:
-    """New paths that need a directory where a file lives, or that are a directory: no disk could hold both."""
+async def changed_paths(tx: Transaction, changelist_id: UUID) -> list[DictRow]:
+    """Where the tree changes shape: {path, path_key, appears} for new paths, {path_key} with appears false for gone."""
     return await fetch_all(
         tx,
-        """WITH gone AS (
-               SELECT CASE action WHEN 'move' THEN moved_from_key ELSE path_key END AS key
-               FROM changelist_items WHERE changelist_id = %(id)s AND action IN ('delete', 'move')),
-           new AS (
-               SELECT path, path_key FROM changelist_items
-               WHERE changelist_id = %(id)s AND action NOT IN ('delete', 'edit')),
-           directories AS (
-               SELECT DISTINCT ON (key) array_to_string(parts[:n], '/') AS key, path
-               FROM (SELECT path, string_to_array(path_key, '/') AS parts FROM new) split
-               CROSS JOIN generate_series(1, cardinality(parts) - 1) AS n ORDER BY key, path)
-           SELECT d.path, h.path AS existing
-           FROM directories d CROSS JOIN LATERAL branch_head(%(branch)s, d.key) h
-           WHERE h.version IS NOT NULL AND d.key NOT IN (SELECT key FROM gone)
+        """SELECT path, path_key, true AS appears FROM changelist_items
+           WHERE changelist_id = %(id)s AND action NOT IN ('delete', 'edit')
            UNION ALL
-           SELECT d.path, new.path FROM directories d JOIN new ON new.path_key = d.key
-           UNION ALL
-           SELECT new.path, below.path
-           FROM new CROSS JOIN LATERAL (
-               SELECT h.path FROM branch_lineage l
-               JOIN branch_heads b ON b.branch_id = l.ancestor_id AND b.from_no <= l.upto_no
-                   AND b.path_key > new.path_key || '/' AND b.path_key < new.path_key || '0'
-               CROSS JOIN LATERAL branch_head(%(branch)s, b.path_key) h
-               WHERE l.branch_id = %(branch)s AND h.version IS NOT NULL AND h.path_key NOT IN (SELECT key FROM gone)
-               LIMIT 1) below
-           LIMIT 100""",
-        {"id": changelist_id, "branch": branch_id},
+           SELECT path, CASE action WHEN 'move' THEN moved_from_key ELSE path_key END, false FROM changelist_items
+           WHERE changelist_id = %(id)s AND action IN ('delete', 'move')""",
+        {"id": changelist_id},
+    )
+
+
+async def files_at(tx: Transaction, branch_id: UUID, path_keys: Sequence[str]) -> list[DictRow]:
+    """Those of the paths that live on the branch."""
+    return await fetch_all(
+        tx,
+        """SELECT h.path, h.path_key FROM unnest(%s::text[]) AS asked (key)
+           CROSS JOIN LATERAL branch_head(%s, asked.key) h WHERE h.version IS NOT NULL""",
+        (list(path_keys), branch_id),
+    )
+
+
+async def files_below(tx: Transaction, branch_id: UUID, path_keys: Sequence[str]) -> list[DictRow]:
+    """For each path that is a directory on the branch: one file that lives in it. {directory, path, path_key}"""
+    return await fetch_all(
+        tx,
+        """SELECT asked.key AS directory, h.path, h.path_key FROM unnest(%(keys)s::text[]) AS asked (key)
+           CROSS JOIN branch_lineage l
+           JOIN branch_heads b ON b.branch_id = l.ancestor_id AND b.from_no <= l.upto_no
+               AND b.path_key > asked.key || '/' AND b.path_key < asked.key || '0'
+           CROSS JOIN LATERAL branch_head(%(branch)s, b.path_key) h
+           WHERE l.branch_id = %(branch)s AND h.version IS NOT NULL""",
+        {"keys": list(path_keys), "branch": branch_id},
     )
 
 
@@ -257,12 +265,13 @@ async def land(
         parameters,
     )
     await tx.execute(
-        """WITH changed AS (
-               UPDATE assets a SET last_version = a.last_version + 1 FROM changelist_items i
-               WHERE i.changelist_id = %(id)s AND i.action <> 'delete'
-                 AND a.project_id = %(project)s AND a.path_key = i.path_key
-               RETURNING a.id AS asset_id, a.path_key, a.path, a.last_version AS version, i.action, i.sha256,
-                         i.moved_from),
+        f"""WITH named AS MATERIALIZED (
+               SELECT a.id, i.action, i.sha256, i.moved_from FROM changelist_items i {_ASSET_OF_ITEM}
+               WHERE i.changelist_id = %(id)s AND i.action <> 'delete'),
+           changed AS (
+               UPDATE assets a SET last_version = a.last_version + 1 FROM named WHERE a.id = named.id
+               RETURNING a.id AS asset_id, a.path_key, a.path, a.last_version AS version, named.action, named.sha256,
+                         named.moved_from),
            sized AS (SELECT changed.*, b.size_bytes FROM changed JOIN blobs b ON b.sha256 = changed.sha256),
            versions AS (
                INSERT INTO asset_versions (project_id, asset_id, number, sha256, size_bytes, action, branch_id,
@@ -278,8 +287,9 @@ async def land(
     await tx.execute(
         """INSERT INTO branch_heads (project_id, branch_id, path_key, from_no, path, asset_id)
            SELECT %(project)s, %(branch)s, a.path_key, %(no)s, a.path, a.id
-           FROM changelist_items i JOIN assets a ON a.project_id = %(project)s
-               AND a.path_key = CASE i.action WHEN 'move' THEN i.moved_from_key ELSE i.path_key END
+           FROM changelist_items i CROSS JOIN LATERAL (
+               SELECT id, path, path_key FROM assets WHERE project_id = %(project)s
+                 AND path_key = CASE i.action WHEN 'move' THEN i.moved_from_key ELSE i.path_key END OFFSET 0) a
            WHERE i.changelist_id = %(id)s AND i.action IN ('delete', 'move')""",
         parameters,
     )

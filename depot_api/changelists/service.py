@@ -264,10 +264,31 @@ async def _refuse_misspelt_paths(tx: Transaction, changelist_id: UUID) -> None:
 
 
 async def _refuse_files_in_the_way(tx: Transaction, changelist_id: UUID, branch_id: UUID) -> None:
+    """A path cannot be a file and a directory at once: no disk could hold both."""
+    changes = await queries.changed_paths(tx, changelist_id)
+    gone = {row["path_key"] for row in changes if not row["appears"]}
+    new = {row["path_key"]: row["path"] for row in changes if row["appears"]}
+    directories = {parent: path for key, path in new.items() for parent in _parents(key)}
+    within = [{"path": directories[key], "existing": new[key]} for key in directories.keys() & new.keys()]
+    files = [
+        {"path": directories[row["path_key"]], "existing": row["path"]}
+        for row in await queries.files_at(tx, branch_id, list(directories))
+        if row["path_key"] not in gone
+    ]
+    below = [
+        {"path": new[row["directory"]], "existing": row["path"]}
+        for row in await queries.files_below(tx, branch_id, list(new))
+        if row["path_key"] not in gone
+    ]
     _refuse_collisions(
-        await queries.files_in_the_way(tx, changelist_id, branch_id),
+        (within + files + below)[:MAX_NAMED],
         "and {existing!r} cannot both be: one is a file where the other needs a directory. Rename one.",
     )
+
+
+def _parents(path_key: str) -> list[str]:
+    """`a/b/c` → `a`, `a/b`."""
+    return [path_key[:place] for place, character in enumerate(path_key) if character == "/"]
 
 
 def _refuse_collisions(rows: list[dict[str, str]], sentence: str) -> None:

@@ -10,6 +10,10 @@ ROLES = {
     "depot_dump": "LOGIN BYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
 }
 
+# Every access path of the service has an index that gives its order. After a large submit the statistics still say
+# that a table is small, and a plan that scans or sorts it looks cheap and takes minutes (docs/adr/0005).
+SERVICE_PLANNER_SETTINGS = ("enable_seqscan", "enable_bitmapscan")
+
 
 def bootstrap(superuser_url: str, passwords: dict[str, str], database: str = "depot") -> None:
     """Make the roles and the database where they are missing, and set the roles' passwords.
@@ -19,6 +23,8 @@ def bootstrap(superuser_url: str, passwords: dict[str, str], database: str = "de
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         for role, attributes in ROLES.items():
             _make_role(connection, role, attributes, passwords[role])
+        for setting in SERVICE_PLANNER_SETTINGS:
+            connection.execute(sql.SQL("ALTER ROLE depot_service SET {} = off").format(sql.Identifier(setting)))
         connection.execute("ALTER ROLE depot_dump SET default_transaction_read_only = on")
         connection.execute("GRANT pg_read_all_data TO depot_dump")
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():

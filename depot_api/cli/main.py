@@ -1,0 +1,58 @@
+"""The `depot` command's entry: its subcommands, and one place where errors become exit codes."""
+
+import os
+import sys
+from typing import TextIO
+
+import typer
+
+from depot_api.cli import account, projects, trees
+from depot_api.cli.output import JSON_FLAG, ExitCode, note, report
+from depot_api.client.problems import DepotError, Interrupted
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Take directory trees into an asset depot, and out of it, whole.\n\n"
+    "Exit codes: 0 done; 1 the depot refused, or there are differences; 2 wrong usage; "
+    "3 the depot cannot be reached or failed; 130 interrupted.\n\n"
+    "DEPOT_URL and DEPOT_TOKEN serve scripts without `depot login`.",
+)
+app.command()(account.login)
+app.command()(account.whoami)
+app.add_typer(projects.projects, name="project")
+app.add_typer(projects.branches, name="branch")
+app.command()(trees.submit)
+app.command()(trees.sync)
+app.command()(trees.status)
+app.command()(trees.verify)
+app.command()(projects.log)
+
+
+def main() -> None:
+    """Run the command line, and exit with an ExitCode."""
+    as_json = JSON_FLAG in sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        _print_any_name(stream)
+    try:
+        app()
+    except DepotError as error:
+        sys.exit(report(error, as_json))
+    except SystemExit as stop:
+        if stop.code == ExitCode.INTERRUPTED:
+            report(Interrupted("Interrupted. Run the same command again: it goes on where it stopped."), as_json)
+        raise
+    except Exception as error:
+        if os.environ.get("DEPOT_DEBUG"):
+            raise
+        note(f"Error: the depot command failed in a way nobody thought of: {type(error).__name__}: {error}")
+        note("Run it again with DEPOT_DEBUG=1 and report what it prints.")
+        sys.exit(ExitCode.UNKNOWN)
+
+
+def _print_any_name(stream: TextIO) -> None:
+    """File names that are not valid in the terminal's encoding are shown escaped."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")

@@ -1,0 +1,55 @@
+"""Which directory, project and branch a command is about: as named, else as the workspace says."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from depot_api.client.depot import DepotClient
+from depot_api.client.models import Branch, Project
+from depot_api.client.workspace import Target, find_root, read_target
+
+ProjectOption = Annotated[
+    str | None, typer.Option("--project", "-p", help="Project, by name or id. Default: the workspace's.")
+]
+BranchOption = Annotated[
+    str | None,
+    typer.Option("--branch", "-b", help="Branch, by name or id. Default: the workspace's, else the project's."),
+]
+
+
+def whole_workspace(directory: Path) -> Path:
+    """The directory, resolved. Raises BadParameter when it is a part of a workspace: its paths would be wrong."""
+    root = find_root(directory)
+    if root is not None and root != directory.resolve():
+        raise typer.BadParameter(f"{directory} is a part of the workspace {root}. Name that directory.")
+    return directory.resolve()
+
+
+def workspace_around(directory: Path) -> Path:
+    """The workspace that a directory is in, else the directory."""
+    return find_root(directory) or directory.resolve()
+
+
+def choose_project(depot: DepotClient, project: str | None, directory: Path) -> tuple[Project, Target | None]:
+    """The project, and the workspace's target when it is of this project. Raises BadParameter without any."""
+    target = read_target(workspace_around(directory))
+    if project is None:
+        if target is None:
+            raise typer.BadParameter(f"{directory} is not a workspace: name a project with --project.")
+        return depot.project(target.project_id), target
+    found = depot.find_project(project)
+    return found, target if target is not None and target.project_id == found.id else None
+
+
+def choose_branch(
+    depot: DepotClient, project: str | None, branch: str | None, directory: Path
+) -> tuple[Project, Branch]:
+    """The project and the branch. Raises BadParameter, and ProblemError 404 for names that are not there."""
+    found, target = choose_project(depot, project, directory)
+    if branch is not None:
+        return found, depot.find_branch(found.id, branch)
+    default_id = target.branch_id if target else found.default_branch_id
+    if default_id is None:
+        raise typer.BadParameter(f"Project {found.name} has no default branch: name one with --branch.")
+    return found, depot.branch(default_id)

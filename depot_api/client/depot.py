@@ -1,0 +1,367 @@
+"""`DepotClient`: the depot's routes as typed methods."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import UUID, uuid4
+
+import urllib3
+from pydantic import TypeAdapter, ValidationError
+
+from depot_api.blobstore.pack import MEDIA_TYPE
+from depot_api.client.http import Body, Transport
+from depot_api.client.models import (
+    Answer,
+    Asset,
+    AssetVersion,
+    Branch,
+    Changelist,
+    ChangelistItem,
+    ChangelistStatus,
+    Health,
+    Item,
+    Manifest,
+    Member,
+    Project,
+    ProjectRole,
+    StoredObject,
+    Submitted,
+    Token,
+    User,
+    Version,
+)
+from depot_api.client.problems import ConnectionLost, ProblemError, UnexpectedAnswer
+
+MISSING_LIMIT = 10_000  # hashes in one question
+ITEMS_LIMIT = 10_000  # items in one request
+FETCH_LIMIT = 1_000  # objects in one streamed answer
+PAGE_LIMIT = 1_000
+SERVICE_UNAVAILABLE = 503
+NOT_FOUND = 404
+PARTIAL_CONTENT = 206
+MANIFEST_ATTEMPTS = 3
+
+AnswerType = TypeVar("AnswerType", bound=Answer)
+_STORED_OBJECTS = TypeAdapter(list[StoredObject])
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStream:
+    """A content on its way: its bytes from `start` on, as a gzip member if `is_gzip`."""
+
+    start: int
+    is_gzip: bool
+    chunks: Iterator[bytes]
+
+
+class DepotClient:
+    """A depot, as one user sees it. Thread-safe; use it as a context manager or call `close`.
+
+    Every method raises ProblemError when the depot refuses, Unreachable, ConnectionLost or
+    OutcomeUnknown when the connection fails, and UnexpectedAnswer when something else answers.
+
+        with DepotClient("http://127.0.0.1:8000", token) as depot:
+            project = depot.find_project("Skyfall")
+            branch = depot.find_branch(project.id, "main")
+            print(len(depot.manifest(branch.id).files), "files as of changelist", branch.head_no)
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, connections: int = 8) -> None:
+        """`connections` is how many are kept open, one for each thread that works at the same time."""
+        self._http = Transport(url, token, connections)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        return self._http.url
+
+    def close(self) -> None:
+        self._http.close()
+
+    # Identity and health
+
+    def sign_in(self, username: str, password: str) -> Token:
+        """Get an access token for a password, and use it from now on."""
+        document = {"username": username, "password": password}
+        token = self._ask(Token, "POST", "/auth/token", document=document, repeatable=True)
+        self._http.token = token.access_token
+        return token
+
+    def me(self) -> User:
+        return self._ask(User, "GET", "/auth/me")
+
+    def health(self) -> Health:
+        """Whether the depot is ready, and what is wrong when it is not (a 503 is an answer here)."""
+        try:
+            return self._ask(Health, "GET", "/health", patient=False)
+        except ProblemError as problem:
+            if problem.status != SERVICE_UNAVAILABLE or "checks" not in problem.extra:
+                raise
+            return Health(status="unavailable", checks=problem.extra["checks"])
+
+    # Projects and branches
+
+    def create_project(self, name: str, description: str | None = None) -> Project:
+        document = {"name": name} | ({"description": description} if description is not None else {})
+        return self._ask(Project, "POST", "/projects", document=document)
+
+    def projects(self, name: str | None = None) -> Iterator[Project]:
+        """Every project that the user may see, or the one of this name."""
+        return self._pages(Project, "/projects", {"name": name})
+
+    def project(self, project_id: UUID) -> Project:
+        return self._ask(Project, "GET", f"/projects/{project_id}")
+
+    def find_project(self, name_or_id: str) -> Project:
+        """A project by name or id. Raises ProblemError 404 when the user sees none."""
+        if (project_id := _as_uuid(name_or_id)) is not None:
+            return self.project(project_id)
+        for project in self.projects(name_or_id):
+            if project.name.casefold() == name_or_id.casefold():
+                return project
+        raise _not_found(f"There is no project {name_or_id!r} that you may see; `depot project list` shows yours.")
+
+    def members(self, project_id: UUID) -> Iterator[Member]:
+        return self._pages(Member, f"/projects/{project_id}/members", {})
+
+    def set_member(self, project_id: UUID, username: str, role: ProjectRole) -> Member:
+        """Give a user a role in a project, in place of an earlier one."""
+        document = {"username": username, "role": role}
+        return self._ask(Member, "POST", f"/projects/{project_id}/members", document=document, repeatable=True)
+
+    def create_branch(
+        self,
+        project_id: UUID,
+        name: str,
+        *,
+        parent_id: UUID | None = None,
+        parent_at: int | None = None,
+        description: str | None = None,
+    ) -> Branch:
+        """A branch that begins as its parent as of changelist `parent_at` (its head when None)."""
+        document: dict[str, Any] = {"project_id": str(project_id), "name": name}
+        if parent_id is not None:
+            document["parent_id"] = str(parent_id)
+        if parent_at is not None:
+            document["parent_at"] = parent_at
+        if description is not None:
+            document["description"] = description
+        return self._ask(Branch, "POST", "/branches", document=document)
+
+    def branches(self, project_id: UUID, name: str | None = None) -> Iterator[Branch]:
+        return self._pages(Branch, f"/projects/{project_id}/branches", {"name": name})
+
+    def branch(self, branch_id: UUID) -> Branch:
+        return self._ask(Branch, "GET", f"/branches/{branch_id}")
+
+    def find_branch(self, project_id: UUID, name_or_id: str) -> Branch:
+        """A branch of a project by name or id. Raises ProblemError 404 when there is none."""
+        if (branch_id := _as_uuid(name_or_id)) is not None:
+            return self.branch(branch_id)
+        for branch in self.branches(project_id, name_or_id):
+            if branch.name.casefold() == name_or_id.casefold():
+                return branch
+        raise _not_found(f"The project has no branch {name_or_id!r}; `depot branch list` shows what it has.")
+
+    def manifest(self, branch_id: UUID, at: int | None = None) -> Manifest:
+        """Every path that lives on a branch as of changelist `at` (the head when None)."""
+        for _ in range(MANIFEST_ATTEMPTS - 1):
+            try:
+                return self._manifest(branch_id, at)
+            except ConnectionLost:
+                continue
+        return self._manifest(branch_id, at)
+
+    # Assets
+
+    def assets(self, project_id: UUID, prefix: str | None = None) -> Iterator[Asset]:
+        """Assets in path order, those whose path begins with `prefix`."""
+        return self._pages(Asset, "/assets", {"project_id": project_id, "prefix": prefix})
+
+    def asset(self, asset_id: UUID) -> Asset:
+        return self._ask(Asset, "GET", f"/assets/{asset_id}")
+
+    def asset_versions(self, asset_id: UUID) -> Iterator[AssetVersion]:
+        """Versions of an asset on all branches, newest first."""
+        return self._pages(AssetVersion, f"/assets/{asset_id}/versions", {})
+
+    # Objects
+
+    def missing(self, project_id: UUID, hashes: Sequence[str]) -> set[str]:
+        """Which of these contents (at most MISSING_LIMIT) have to be sent to the project."""
+        path = f"/projects/{project_id}/objects/missing"
+        response = self._http.request("POST", path, document={"sha256": list(hashes)}, repeatable=True)
+        return set(_member(response, "missing"))
+
+    def put_object(self, project_id: UUID, sha256: str, body: Body) -> StoredObject:
+        """Send one content. It is durable in the depot when this returns."""
+        return self._ask(StoredObject, "PUT", f"/projects/{project_id}/objects/{sha256}", body=body)
+
+    def put_pack(self, project_id: UUID, body: Body) -> list[StoredObject]:
+        """Send many contents framed as a pack, all or nothing; durable when this returns."""
+        path = f"/projects/{project_id}/objects/pack"
+        headers = {"Content-Type": MEDIA_TYPE}
+        response = self._http.request("POST", path, body=body, headers=headers, repeatable=True)
+        return _understood(_STORED_OBJECTS, _member(response, "stored"))
+
+    @contextmanager
+    def open_object(self, project_id: UUID, sha256: str, start: int = 0) -> Iterator[ObjectStream]:
+        """Receive one content, from byte `start` on if the depot can do that.
+
+        From its beginning it comes as it is stored, compressed; a later part is always the content itself.
+        """
+        headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {"Accept-Encoding": "gzip"}
+        path = f"/projects/{project_id}/objects/{sha256}"
+        response = self._http.request("GET", path, headers=headers, stream=True)
+        try:
+            is_gzip = response.headers.get("Content-Encoding") == "gzip"
+            begins_at = start if response.status == PARTIAL_CONTENT else 0
+            yield ObjectStream(begins_at, is_gzip, self._http.read_chunks(response))
+        finally:
+            response.close()
+
+    @contextmanager
+    def open_pack(self, project_id: UUID, hashes: Sequence[str]) -> Iterator[Iterator[bytes]]:
+        """Receive many contents (at most FETCH_LIMIT) as one pack stream, each as a gzip member."""
+        path = f"/projects/{project_id}/objects/fetch"
+        document = {"sha256": list(hashes)}
+        response = self._http.request("POST", path, document=document, repeatable=True, stream=True)
+        try:
+            yield self._http.read_chunks(response)
+        finally:
+            response.close()
+
+    # Changelists
+
+    def create_changelist(self, project_id: UUID, branch_id: UUID, description: str) -> Changelist:
+        """Open a changelist that will be submitted to a branch."""
+        document = {"project_id": str(project_id), "branch_id": str(branch_id), "description": description}
+        headers = {"Idempotency-Key": str(uuid4())}
+        return self._ask(Changelist, "POST", "/changelists", document=document, headers=headers, repeatable=True)
+
+    def changelist(self, changelist_id: UUID) -> Changelist:
+        return self._ask(Changelist, "GET", f"/changelists/{changelist_id}")
+
+    def changelists(
+        self, project_id: UUID, *, branch_id: UUID | None = None, status: ChangelistStatus | None = None
+    ) -> Iterator[Changelist]:
+        """Changelists of a project, newest first; further pages are asked for as they are read."""
+        query = {"branch_id": branch_id, "status": status}
+        return self._pages(Changelist, f"/projects/{project_id}/changelists", query)
+
+    def changelist_items(self, changelist_id: UUID) -> Iterator[ChangelistItem]:
+        return self._pages(ChangelistItem, f"/changelists/{changelist_id}/items", {})
+
+    def add_items(self, changelist_id: UUID, items: Sequence[Item]) -> int:
+        """Put items into an open changelist; the same path again replaces. Returns how many it then has."""
+        count = 0
+        for start in range(0, len(items), ITEMS_LIMIT):
+            batch = [_item_document(item) for item in items[start : start + ITEMS_LIMIT]]
+            path = f"/changelists/{changelist_id}/items"
+            response = self._http.request("POST", path, document={"items": batch}, repeatable=True)
+            count = int(_member(response, "items_count"))
+        return count
+
+    def submit_changelist(self, changelist_id: UUID, idempotency_key: str) -> Submitted:
+        """Submit, all or nothing. The same key again gets the same answer, so this is repeated when cut off."""
+        path = f"/changelists/{changelist_id}/submit"
+        headers = {"Idempotency-Key": idempotency_key}
+        return self._ask(Submitted, "POST", path, headers=headers, repeatable=True)
+
+    def abandon_changelist(self, changelist_id: UUID) -> None:
+        self._http.request("DELETE", f"/changelists/{changelist_id}")
+
+    # Below the surface
+
+    def _ask(self, answer: type[AnswerType], method: str, path: str, **request: Any) -> AnswerType:
+        response = self._http.request(method, path, **request)
+        try:
+            return answer.model_validate_json(response.data)
+        except ValidationError as error:
+            raise _unexpected(response, str(error)) from error
+
+    def _pages(self, answer: type[AnswerType], path: str, query: Mapping[str, Any]) -> Iterator[AnswerType]:
+        cursor = None
+        while True:
+            page = {**query, "limit": PAGE_LIMIT, "cursor": cursor}
+            response = self._http.request("GET", path, query=page)
+            yield from _understood(TypeAdapter(list[answer]), _member(response, "items"))  # type: ignore[valid-type]
+            cursor = _member(response, "next_cursor")
+            if cursor is None:
+                return
+
+    def _manifest(self, branch_id: UUID, at: int | None) -> Manifest:
+        headers = {"Accept": "application/x-ndjson"}
+        path = f"/branches/{branch_id}/manifest"
+        response = self._http.request("GET", path, query={"at": at}, headers=headers, stream=True)
+        as_of: int | None = None
+        announced: int | None = None
+        files: dict[str, Version] = {}
+        for line in _lines(self._http.read_chunks(response)):
+            row = json.loads(line)
+            if "path" in row:
+                files[row["path"]] = Version(row["version"], row["sha256"], row["size_bytes"])
+            elif "rows" in row:
+                announced = row["rows"]
+            else:
+                as_of = row["at"]
+        if as_of is None or announced != len(files):
+            raise ConnectionLost(f"The manifest from {self.url} was cut off after {len(files)} rows. Try again.")
+        return Manifest(as_of, files)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Whole lines; an unfinished last one is dropped, the row count tells that it is missing."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+
+
+def _item_document(item: Item) -> dict[str, Any]:
+    return {name: value for name, value in asdict(item).items() if value is not None or name == "base_version"}
+
+
+def _member(response: urllib3.BaseHTTPResponse, name: str) -> Any:
+    try:
+        return json.loads(response.data)[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unexpected(response, f"no {name!r} in it") from error
+
+
+AdaptedType = TypeVar("AdaptedType")
+
+
+def _understood(adapter: TypeAdapter[AdaptedType], value: Any) -> AdaptedType:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise UnexpectedAnswer(f"The answer is not one that a depot gives: {error}") from error
+
+
+def _unexpected(response: urllib3.BaseHTTPResponse, why: str) -> UnexpectedAnswer:
+    return UnexpectedAnswer(
+        f"{response.url} answered {response.status} but not as a depot does ({why}). Check the depot's address."
+    )
+
+
+def _as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _not_found(detail: str) -> ProblemError:
+    document = {"type": "urn:asset-depot:problem:not-found", "title": "Not found", "detail": detail}
+    return ProblemError(NOT_FOUND, document)
