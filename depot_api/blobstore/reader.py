@@ -1,11 +1,11 @@
 """Reading objects. Whoever gets all chunks got the right bytes: the last is held back until the check has passed."""
 
 import hashlib
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 from depot_api.blobstore.errors import BlobDamaged, BlobMissing
 from depot_api.blobstore.layout import StoredBlob
@@ -92,7 +92,7 @@ class BlobReader:
                         yield chunk
                 if inflate.eof and (data or inflate.unused_data):
                     raise self._damaged("there are bytes behind the end of its gzip member")
-        except zlib.error as error:
+        except IsalError as error:
             raise self._damaged(f"its gzip member cannot be read ({error})") from error
         if not inflate.eof or size_bytes != self._blob.size_bytes:
             raise self._damaged(f"its content ends after {size_bytes} of {self._blob.size_bytes} bytes")

@@ -1,0 +1,176 @@
+"""Invariant 7: row-level security is the wall. Walks every table, so that a new one cannot be forgotten."""
+
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+# Migration bookkeeping; it holds no tenant's data.
+NOT_TENANT_DATA = {"alembic_version"}
+HISTORY = ("asset_versions", "branch_heads", "branch_lineage", "events", "audit_log", "project_blobs")
+
+
+def tables(url: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    return sorted({row[0] for row in rows} - NOT_TENANT_DATA)
+
+
+def as_user(connection: psycopg.Connection, user_id: str) -> None:
+    connection.execute("SELECT set_app_user(%s)", (user_id,))
+
+
+def visible_rows(connection: psycopg.Connection, table: str) -> int:
+    """Rows that the service's role sees, by a column that it may read. -1 where it may read none."""
+    readable = connection.execute(
+        """SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+           AND has_column_privilege(attrelid, attnum, 'SELECT') LIMIT 1""",
+        (table,),
+    ).fetchone()
+    if readable is None:
+        return -1
+    query = sql.SQL("SELECT {} FROM {}").format(sql.Identifier(readable[0]), sql.Identifier(table))
+    return len(connection.execute(query).fetchall())
+
+
+def test_every_table_has_forced_row_level_security(depot_database):
+    with psycopg.connect(depot_database.owner_url) as connection:
+        rows = connection.execute(
+            """SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
+               WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"""
+        ).fetchall()
+    bare = {name for name, enabled, forced in rows if not (enabled and forced)}
+    assert bare == NOT_TENANT_DATA
+    assert len(rows) > 25
+
+
+def test_the_service_role_has_no_power_over_the_wall(depot_database):
+    with psycopg.connect(depot_database.service_url) as connection:
+        role = connection.execute(
+            "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = current_user"
+        ).fetchone()
+        owned = connection.execute("SELECT count(*) FROM pg_class WHERE relowner = current_user::regrole").fetchone()
+        assert role == (False, False, False, False)
+        assert owned == (0,)
+
+
+def test_without_an_identity_there_are_no_rows(api, project):
+    project.add("Content/a.uasset", b"a")
+    with psycopg.connect(api.service_url) as connection:
+        seen = {table: visible_rows(connection, table) for table in tables(api.owner_url)}
+    assert {table: rows for table, rows in seen.items() if rows > 0} == {}
+
+
+def test_a_stranger_sees_no_row_of_the_project_in_any_table(api, project):
+    project.add("Content/a.uasset", b"secret")
+    stranger = api.user("editor")
+    with psycopg.connect(api.owner_url) as owner, psycopg.connect(api.service_url) as service:
+        as_user(service, stranger.id)
+        for table in tables(api.owner_url):
+            seen = visible_rows(service, table)
+            if table == "users":  # names of colleagues are not a tenant's
+                continue
+            total = owner.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone()
+            allowed = 1 if table == "api_tokens" else 0  # the stranger's own
+            assert seen <= allowed, f"{table}: a stranger sees {seen} of {total}"
+
+
+def test_a_password_hash_cannot_be_selected(api):
+    user = api.user()
+    with psycopg.connect(api.service_url) as connection:
+        as_user(connection, user.id)
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute("SELECT password_hash FROM users")
+
+
+@pytest.mark.parametrize("table", HISTORY)
+@pytest.mark.parametrize("statement", ["UPDATE {} SET project_id = project_id", "DELETE FROM {}"])
+def test_the_service_cannot_change_history(api, project, table, statement):
+    project.add("Content/a.uasset", b"a")
+    admin = project.http.get("/auth/me").json()["id"]
+    with psycopg.connect(api.service_url) as connection:
+        as_user(connection, admin)
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute(sql.SQL(statement).format(sql.Identifier(table)))
+
+
+@pytest.mark.parametrize("table", ["asset_versions", "branch_heads", "branch_lineage", "events", "audit_log"])
+def test_not_even_the_owner_changes_history(api, project, table):
+    project.add("Content/a.uasset", b"a")
+    with psycopg.connect(api.owner_url) as connection, pytest.raises(errors.RestrictViolation):
+        connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+
+
+def test_a_submitted_changelist_never_changes(api, project):
+    changelist = project.open([{"action": "add", "path": "a", "sha256": project.put(b"a")}])
+    assert project.http.post(f"/changelists/{changelist}/submit").status_code == 200
+    for statement in (
+        "UPDATE changelists SET number = number + 1 WHERE id = %s",
+        "UPDATE changelists SET description = 'other' WHERE id = %s",
+        "DELETE FROM changelist_items WHERE changelist_id = %s",
+        "UPDATE changelist_items SET path = 'b' WHERE changelist_id = %s",
+    ):
+        with psycopg.connect(api.owner_url) as connection, pytest.raises(errors.RestrictViolation):
+            connection.execute(statement, (changelist,))
+
+
+def test_nobody_raises_their_own_role(api, project):
+    member = project.member("contributor")
+    with psycopg.connect(api.service_url) as connection:
+        as_user(connection, member.id)
+        raised = connection.execute("UPDATE project_members SET role = 'owner' WHERE user_id = %s", (member.id,))
+        assert raised.rowcount == 0
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute("UPDATE users SET studio_role = 'admin' WHERE id = %s", (member.id,))
+
+
+def test_an_archived_project_refuses_writes_in_the_database(api, project):
+    with psycopg.connect(api.owner_url) as owner:
+        owner.execute("UPDATE projects SET status = 'archived' WHERE id = %s", (project.id,))
+    admin = project.http.get("/auth/me").json()["id"]
+    with psycopg.connect(api.service_url) as connection:
+        as_user(connection, admin)
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute("INSERT INTO changelists (project_id, author_id) VALUES (%s, %s)", (project.id, admin))
+    response = project.http.post("/changelists", json={"project_id": project.id})
+    assert (response.status_code, response.json()["type"].rsplit(":")[-1]) == (409, "project-archived")
+
+
+def test_a_merge_lands_only_through_its_gate(api, project):
+    admin = project.http.get("/auth/me").json()["id"]
+    target = project.http.post("/branches", json={"project_id": project.id, "name": "target"}).json()["id"]
+    with psycopg.connect(api.service_url) as connection:
+        as_user(connection, admin)
+        merge = connection.execute(
+            """INSERT INTO branch_merges (project_id, source_branch_id, target_branch_id, source_at, created_by)
+               VALUES (%s, %s, %s, 0, %s) RETURNING id""",
+            (project.id, project.main, target, admin),
+        ).fetchone()[0]
+        land = "UPDATE branch_merges SET status = 'merged', completed_at = now() WHERE id = %s"
+        with pytest.raises(errors.RestrictViolation), connection.transaction():
+            connection.execute(land, (merge,))
+        gate = connection.execute(
+            """INSERT INTO merge_jobs (project_id, merge_id, job_type, status) VALUES (%s, %s, 'submit_gate', 'running')
+               RETURNING id""",
+            (project.id, merge),
+        ).fetchone()[0]
+        with pytest.raises(errors.RestrictViolation), connection.transaction():
+            connection.execute(land, (merge,))
+        connection.execute(
+            "UPDATE merge_jobs SET status = 'completed', submit_gate_passed = true WHERE id = %s", (gate,)
+        )
+        assert connection.execute(land, (merge,)).rowcount == 1
+
+
+def test_the_dump_role_reads_everything_and_writes_nothing(api, project):
+    project.add("Content/a.uasset", b"a")
+    dump_url = api.owner_url.replace("depot_owner", "depot_dump")
+    with psycopg.connect(dump_url) as dump, psycopg.connect(api.owner_url) as owner:
+        for table in tables(api.owner_url):
+            count = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
+            assert dump.execute(count).fetchone() == owner.execute(count).fetchone()
+        with pytest.raises(errors.ReadOnlySqlTransaction):
+            dump.execute("CREATE TABLE mine ()")
+    with psycopg.connect(dump_url) as dump, pytest.raises(errors.InsufficientPrivilege):
+        dump.execute("SET default_transaction_read_only = off")
+        dump.commit()
+        dump.execute("DELETE FROM labels")

@@ -1,0 +1,99 @@
+"""Who gets in, and who is told what."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from uuid import UUID
+
+import httpx
+import psycopg
+import pytest
+
+from depot_api.identity.tokens import issue_access_token, read_access_token
+
+SECRET = "a secret of tests, 32 characters or more"
+
+
+def test_a_password_gives_a_token_that_works(api):
+    credentials = {"username": "admin", "password": api.password}
+    for answer in (
+        httpx.post(f"{api.url}/auth/token", json=credentials),
+        httpx.post(f"{api.url}/auth/token", data=credentials),
+    ):
+        assert answer.status_code == 200, answer.text
+        with api.client(answer.json()["access_token"]) as http:
+            assert http.get("/auth/me").json()["studio_role"] == "admin"
+
+
+def test_wrong_password_and_unknown_user_answer_alike_and_are_slowed(own_api):
+    def attempt(username: str) -> httpx.Response:
+        return httpx.post(f"{own_api.url}/auth/token", json={"username": username, "password": "wrong"})
+
+    known, unknown = attempt("admin"), attempt("nobody")
+    assert known.status_code == unknown.status_code == 401
+    assert known.json() == unknown.json()
+    answers = [attempt("admin") for _ in range(6)]
+    assert answers[-1].status_code == 429
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    right = {"username": "admin", "password": own_api.password}
+    assert httpx.post(f"{own_api.url}/auth/token", json=right).status_code == 429
+
+
+def test_tokens_that_do_not_count(api):
+    user = UUID(int=1)
+    expired = issue_access_token(user, SECRET, timedelta(seconds=-1))
+    forged = issue_access_token(user, SECRET[::-1], timedelta(hours=1))
+    stranger = issue_access_token(user, SECRET, timedelta(hours=1))  # signed by us, for nobody
+    for token in (expired, forged, stranger, "depot_unknown", "nonsense", "\u00e9"):
+        answer = httpx.get(f"{api.url}/projects", headers={"Authorization": f"Bearer {token}".encode()})
+        assert answer.status_code == 401, token
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert httpx.get(f"{api.url}/projects").status_code == 401
+    assert read_access_token(expired, SECRET) is None
+
+
+def test_revoked_expired_and_deactivated_are_out_at_once(api):
+    user = api.user("editor")
+    assert user.http.get("/projects").status_code == 200
+    for change, undo in (
+        ("UPDATE api_tokens SET revoked_at = now()", "UPDATE api_tokens SET revoked_at = NULL"),
+        ("UPDATE api_tokens SET expires_at = now()", "UPDATE api_tokens SET expires_at = now() + interval '1 day'"),
+    ):
+        for statement, status in ((change, 401), (undo, 200)):
+            with psycopg.connect(api.owner_url) as owner:
+                owner.execute(f"{statement} WHERE user_id = %s", (user.id,))
+            assert user.http.get("/projects").status_code == status
+    with psycopg.connect(api.owner_url) as owner:
+        owner.execute("UPDATE users SET is_active = false WHERE id = %s", (user.id,))
+    assert user.http.get("/projects").status_code == 401
+
+
+def test_a_read_token_only_reads(api, project):
+    member = project.member("contributor")
+    with psycopg.connect(api.owner_url) as owner:
+        owner.execute("UPDATE api_tokens SET scope = 'read' WHERE user_id = %s", (member.id,))
+    assert member.http.get(f"/projects/{project.id}").status_code == 200
+    missing = member.http.post(f"/projects/{project.id}/objects/missing", json={"sha256": []})
+    assert missing.status_code == 200
+    assert member.http.post("/changelists", json={"project_id": project.id}).status_code == 403
+
+
+def test_a_token_is_stored_as_a_hash_only(api):
+    with psycopg.connect(api.owner_url) as owner:
+        rows = owner.execute("SELECT row_to_json(t)::text FROM api_tokens t").fetchall()
+        audit = owner.execute("SELECT coalesce(after::text, '') FROM audit_log").fetchall()
+    assert not [row for row in rows + audit if api.token in row[0] or "password_hash" in row[0]]
+
+
+@pytest.mark.parametrize("secret", [None, "short"])
+def test_the_service_refuses_to_start_without_a_real_secret(secret, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "JWT_SECRET"}
+    environment |= {"DATABASE_URL": "postgresql://x/x", "ASSET_STORAGE_PATH": str(tmp_path)}
+    if secret:
+        environment["JWT_SECRET"] = secret
+    command = [sys.executable, "-m", "depot_api", "--port", "1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "JWT_SECRET" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
