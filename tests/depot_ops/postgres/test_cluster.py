@@ -1,0 +1,144 @@
+"""A cluster of our own: made once, recovers from kill -9, archives, and says what is wrong with it."""
+
+import os
+import shutil
+import signal
+import stat
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from depot_ops.local.ports import any_free
+from depot_ops.postgres.accounts import ServerAccount, reachable_home, runnable_binaries, server_account
+from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
+from depot_ops.postgres.cluster import Cluster, ClusterError, archiving
+
+
+@pytest.fixture
+def own_cluster(reachable_dir):
+    account = server_account()
+    binaries = runnable_binaries(find_binaries(), account)
+    home = Path(tempfile.mkdtemp(dir=reachable_dir))
+    home.chmod(0o711)
+    made = Cluster(home / "c", any_free(), "it's ours", binaries, account, archiving(home / "c", binaries.major))
+    made.initialize()
+    yield made
+    made.stop()
+
+
+def rows(cluster: Cluster, query: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(cluster.url(), autocommit=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_kill_9_loses_nothing_committed(own_cluster):
+    own_cluster.start()
+    with psycopg.connect(own_cluster.url()) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    os.kill(own_cluster.process.pid, signal.SIGKILL)
+    own_cluster.process.wait()
+    own_cluster.initialize()
+    own_cluster.start()
+    assert rows(own_cluster, "SELECT answer FROM kept") == [(42,)]
+
+
+def test_how_it_is_set_up(own_cluster):
+    own_cluster.start()
+    settings = dict(
+        rows(
+            own_cluster,
+            """SELECT name, setting FROM pg_settings WHERE name IN ('data_checksums', 'wal_level', 'archive_mode',
+               'listen_addresses', 'password_encryption', 'server_encoding')""",
+        )
+    )
+    assert settings == {
+        "data_checksums": "on",
+        "wal_level": "replica",
+        "archive_mode": "on",
+        "listen_addresses": "127.0.0.1",
+        "password_encryption": "scram-sha-256",
+        "server_encoding": "UTF8",
+    }
+    methods = {method for (method,) in rows(own_cluster, "SELECT auth_method FROM pg_hba_file_rules")}
+    assert methods == {"scram-sha-256"}
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(own_cluster.url(password="wrong"))
+    assert stat.S_IMODE(own_cluster.data.stat().st_mode) == 0o700
+
+
+def test_a_finished_segment_reaches_the_spool(own_cluster):
+    own_cluster.start()
+    ((segment,),) = rows(own_cluster, "SELECT pg_walfile_name(pg_current_wal_lsn())")
+    rows(own_cluster, "SELECT pg_logical_emit_message(false, 'test', 'x'), pg_switch_wal()")
+    deadline = time.monotonic() + 30
+    while not (own_cluster.wal_spool / str(segment)).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_another_version_is_told_in_one_line(own_cluster):
+    (own_cluster.data / "PG_VERSION").write_text("13\n")
+    with pytest.raises(ClusterError, match=r"made by PostgreSQL 13.*DEPOT_PG_BINDIR"):
+        own_cluster.initialize()
+
+
+def test_a_configuration_that_cannot_start_is_told(own_cluster):
+    with (own_cluster.data / "postgresql.conf").open("a") as configuration:
+        configuration.write("shared_buffers = 'nonsense'\n")
+    with pytest.raises(ClusterError, match="did not start"):
+        own_cluster.start()
+
+
+@pytest.mark.parametrize("answer", ["postgres (PostgreSQL) 15.18", "nonsense"])
+def test_a_version_that_is_not_supported(tmp_path, answer):
+    program = tmp_path / "postgres"
+    program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    program.chmod(0o755)
+    with pytest.raises(BinariesNotFound, match="16, 17, 18"):
+        find_binaries(tmp_path)
+
+
+def test_a_directory_without_postgres(tmp_path):
+    with pytest.raises(BinariesNotFound, match="DEPOT_PG_BINDIR"):
+        find_binaries(tmp_path)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root lends servers another account")
+
+
+@needs_root
+def test_a_closed_data_dir_is_left_closed(tmp_path):
+    closed = tmp_path / "closed"
+    (closed / "data").mkdir(parents=True)
+    closed.chmod(0o700)
+    home = reachable_home(closed / "data", server_account())
+    assert not home.is_relative_to(closed)
+    assert (closed / "data" / "postgres-is-at").read_text().strip() == str(home)
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+@needs_root
+def test_an_installation_that_the_account_cannot_reach_is_copied(tmp_path):
+    """As where the checkout lies in root's home."""
+    binaries = find_binaries()
+    package = binaries.bindir.parent.parent
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    for tree in (package, package.with_name(package.name + ".libs")):
+        shutil.copytree(tree, closed / tree.name, symlinks=True)
+    hidden = find_binaries(closed / package.name / "pginstall" / "bin")
+    account = server_account()
+    assert not account.can_run(hidden.path("postgres"))
+    runnable = runnable_binaries(hidden, account)
+    try:
+        assert account.can_run(runnable.path("postgres"))
+        assert runnable_binaries(hidden, account) == runnable
+    finally:
+        shutil.rmtree(runnable.bindir.parent.parent.parent)
+
+
+def test_whoever_is_not_root_runs_servers_as_themselves():
+    assert ServerAccount().process_owner() == {}
