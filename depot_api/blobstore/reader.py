@@ -3,14 +3,16 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from isal import isal_zlib
-from isal.igzip_lib import IsalError
 
 from depot_api.blobstore.errors import BlobDamaged, BlobMissing
 from depot_api.blobstore.layout import StoredBlob
 
 GZIP_MEMBER = 31
+# The stubs declare the class as if it were an instance.
+ISAL_ERROR = cast(type[Exception], isal_zlib.error)
 CHUNK_BYTES = 1 << 20
 
 
@@ -92,7 +94,7 @@ class BlobReader:
                         yield chunk
                 if inflate.eof and (data or inflate.unused_data):
                     raise self._damaged("there are bytes behind the end of its gzip member")
-        except IsalError as error:
+        except ISAL_ERROR as error:
             raise self._damaged(f"its gzip member cannot be read ({error})") from error
         if not inflate.eof or size_bytes != self._blob.size_bytes:
             raise self._damaged(f"its content ends after {size_bytes} of {self._blob.size_bytes} bytes")

@@ -116,6 +116,17 @@ def tree(directory: Path) -> Path:
     return target
 
 
+@pytest.fixture(scope="module")
+def library(stack: Stack, tree: Path) -> tuple[str, ...]:
+    """The tree submitted as changelist 1 of a project; the options that name it."""
+    stack.run("depot", "project", "create", "library")
+    where = ("--project", "library", "--branch", "main")
+    first = stack.run("depot", "submit", str(tree), *where, "-m", "all of it")
+    assert first["number"] == 1
+    assert first["added"] > 1000
+    return where
+
+
 def same_trees(one: Path, other: Path) -> bool:
     files = {path.relative_to(one) for path in one.rglob("*") if path.is_file() and ".depot" not in path.parts}
     others = {path.relative_to(other) for path in other.rglob("*") if path.is_file() and ".depot" not in path.parts}
@@ -164,15 +175,10 @@ def test_a_second_start_says_what_to_do(stack, directory):
     assert "--api-port" in taken.stderr and len(taken.stderr.strip().splitlines()) == 1
 
 
-def test_a_tree_goes_in_and_comes_out_byte_for_byte(stack, tree, directory):
-    stack.run("depot", "project", "create", "library")
-    where = ("--project", "library", "--branch", "main")
-    first = stack.run("depot", "submit", str(tree), *where, "-m", "all of it")
-    assert first["number"] == 1
-    assert first["added"] > 1000
-    again = stack.run("depot", "submit", str(tree), *where, "-m", "nothing new")
+def test_a_tree_goes_in_and_comes_out_byte_for_byte(stack, library, tree, directory):
+    again = stack.run("depot", "submit", str(tree), *library, "-m", "nothing new")
     assert (again["number"], again["sent_objects"]) == (None, 0)
-    stack.run("depot", "sync", str(directory / "copy"), *where)
+    stack.run("depot", "sync", str(directory / "copy"), *library)
     assert same_trees(tree, directory / "copy")
     (tree / "this.py").write_text("print('changed')\n")
     changed = stack.run("depot", "submit", str(tree), "-m", "one file")
@@ -204,7 +210,7 @@ def test_the_night_proves_its_backup_and_finds_later_damage(stack):
 
 
 @pytest.mark.parametrize("name", ["api", "postgres"])
-def test_a_killed_process_comes_back(stack, name):
+def test_a_killed_process_comes_back(stack, library, name):
     before = stack.told["pids"][name]
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: stack.told["pids"].get(name, before) != before)
@@ -219,11 +225,11 @@ def test_a_killed_process_comes_back(stack, name):
     assert [project["name"] for project in stack.run("depot", "project", "list")["projects"]] == ["library"]
 
 
-def test_after_kill_9_the_stack_goes_on_with_its_data(stack, tree, directory):
+def test_after_kill_9_the_stack_goes_on_with_its_data(stack, library, tree, directory):
     pids = stack.told["pids"].values()
     stack.process.kill()
     stack.process.wait()
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
     stack.start()
-    stack.run("depot", "sync", str(directory / "afterwards"), "--project", "library", "--branch", "main")
+    stack.run("depot", "sync", str(directory / "afterwards"), *library)
     assert same_trees(tree, directory / "afterwards")
