@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from depot_api.wire import Integer, Sha256FromBytes, Text, WireModel
+from depot_api.wire import Integer, Text, WireModel
 
 MAX_CHANGELIST_NO = 2**63 - 1
 
@@ -38,7 +38,7 @@ class ManifestRow(BaseModel):
     path: str
     asset_id: UUID
     version: int
-    sha256: Sha256FromBytes
+    sha256: str
     size_bytes: int
     changelist_no: int
 

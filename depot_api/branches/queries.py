@@ -56,12 +56,6 @@ async def insert_branch(
     return UUID(str(row["id"]))
 
 
-async def manifest_page(tx: Transaction, branch_id: UUID, at: int, after: str, limit: int) -> list[DictRow]:
-    """Rows with version NULL are deletions."""
-    parameters = {"branch_id": branch_id, "at": at, "after": after, "limit": limit}
-    return await fetch_all(tx, _MANIFEST_PAGE, parameters)
-
-
 async def manifest_lines(tx: Transaction, branch_id: UUID, at: int, after: str, limit: int) -> DictRow:
     """A page as JSON lines made by the server: {lines, live_rows, scanned_rows, last_key}."""
     row = await fetch_one(

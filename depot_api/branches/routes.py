@@ -59,8 +59,9 @@ async def get_manifest(
     limit: Limit = 100,
     cursor: Cursor = None,
     accept: Annotated[str, Header()] = "",
-) -> Manifest | Response:
+) -> Response:
     """Pages of JSON, or with `Accept: application/x-ndjson` the whole manifest as a stream of lines."""
     if NDJSON not in accept:
-        return await service.manifest(actor, branch_id, at, limit, cursor)
+        page = await service.manifest(actor, branch_id, at, limit, cursor)
+        return Response(page, media_type="application/json")
     return StreamingResponse(await service.stream_manifest(actor, branch_id, at), media_type=NDJSON)

@@ -8,7 +8,7 @@ from psycopg import errors
 
 from depot_api import events
 from depot_api.branches import queries
-from depot_api.branches.models import Branch, BranchCreate, Manifest, ManifestRow
+from depot_api.branches.models import Branch, BranchCreate
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
 from depot_api.identity.actor import Actor
@@ -70,23 +70,25 @@ async def list_branches(
     return Page(items=items, next_cursor=encode_cursor(items[-1].name.lower()) if len(items) == limit else None)
 
 
-async def manifest(actor: Actor, branch_id: UUID, at: int | None, limit: int, cursor: str | None) -> Manifest:
-    """The cursor carries the changelist, so that every page is of the same moment."""
+async def manifest(actor: Actor, branch_id: UUID, at: int | None, limit: int, cursor: str | None) -> bytes:
+    """A Manifest as JSON, whose rows PostgreSQL wrote: a thousand of them cost no more here than one.
+
+    The cursor carries the changelist, so that every page is of the same moment.
+    """
     place = decode_cursor(cursor, int, str)
     async with actor.transaction() as tx:
         branch = await readable_branch(tx, branch_id)
         at_no = int(place[0]) if place else _point(branch, at)
-        rows = await queries.manifest_page(tx, branch_id, at_no, str(place[1]) if place else "", limit)
-    return Manifest(
-        branch_id=branch_id,
-        at=at_no,
-        items=[
-            ManifestRow.model_validate({**row, "changelist_no": row["from_no"]})
-            for row in rows
-            if row["version"] is not None
-        ],
-        next_cursor=encode_cursor(at_no, rows[-1]["path_key"]) if len(rows) == limit else None,
-    )
+        page = await queries.manifest_lines(tx, branch_id, at_no, str(place[1]) if place else "", limit)
+    more = page["scanned_rows"] == limit
+    frame = {
+        "branch_id": str(branch_id),
+        "at": at_no,
+        "next_cursor": encode_cursor(at_no, page["last_key"]) if more else None,
+    }
+    # JSON text holds no raw line break, so the lines are joined into an array as they are.
+    items = (page["lines"] or "").replace("\n", ",")
+    return f'{json.dumps(frame)[:-1]}, "items": [{items}]}}'.encode()
 
 
 def _point(branch: Branch, at: int | None) -> int:
