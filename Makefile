@@ -40,7 +40,7 @@ torture: $(READY)
 # Needs uv, which only whoever changes a dependency has to have.
 lock:
 	uv pip compile pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --no-strip-extras -o requirements.lock $(ARGS)
+	  --no-annotate --no-header --no-strip-extras -o requirements.lock $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

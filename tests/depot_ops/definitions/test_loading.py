@@ -36,7 +36,12 @@ def test_an_unknown_time_zone_is_named():
     assert "Mars/Olympus" in done.stderr
 
 
-@pytest.mark.parametrize("spec", defs.resolve_all_asset_specs(), ids=lambda spec: spec.key.to_user_string())
+# Sorted: the order they are loaded in differs between the processes that run the tests.
+@pytest.mark.parametrize(
+    "spec",
+    sorted(defs.resolve_all_asset_specs(), key=lambda spec: spec.key),
+    ids=lambda spec: spec.key.to_user_string(),
+)
 def test_every_asset_says_whose_it_is_and_what_red_means(spec):
     assert spec.group_name not in (None, "default")
     assert spec.owners
