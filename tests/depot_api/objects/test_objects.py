@@ -29,7 +29,7 @@ def as_pack(*contents: bytes) -> bytes:
 
 def test_wrong_hash_stores_nothing(api, project):
     before = set(temporary_files(api.store))  # the service is shared: uploads that other tests cut may still be there
-    claimed = hashlib.sha256(b"other").hexdigest()
+    claimed = hashlib.sha256(os.urandom(32)).hexdigest()  # of nothing that any test sends
     response = project.http.put(f"/projects/{project.id}/objects/{claimed}", content=b"bytes")
     assert (response.status_code, response.json()["title"]) == (422, "The bytes do not have that hash")
     assert not object_path(api.store, claimed).exists()
