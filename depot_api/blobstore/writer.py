@@ -3,6 +3,7 @@
 import hashlib
 import os
 import struct
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,10 @@ MAX_STORED_BLOCK_BYTES = 0xFFFF
 LAST_BLOCK = b"\x01\x00\x00\xff\xff"
 
 
+# Buffers that no writer uses just now: fresh memory costs more to touch than to fill. As many as ever wrote at once.
+_FREE_PIECES: deque[memoryview] = deque()
+
+
 @dataclass(frozen=True, slots=True)
 class StagedBlob:
     """Written under a temporary name; not durable and not an object yet."""
@@ -49,7 +54,8 @@ class BlobWriter:
         self._path = path
         self._expected_sha256 = expected_sha256
         self._hash = hashlib.sha256()
-        self._pending = bytearray()
+        self._piece = _take_piece()
+        self._filled_bytes = 0
         self._size_bytes = 0
         self._content_crc32 = 0
         self._stored_bytes = 0
@@ -71,25 +77,20 @@ class BlobWriter:
     def write(self, data: bytes | memoryview) -> None:
         """Raises StorageFull."""
         view = memoryview(data)
-        if self._pending:
-            taken = PIECE_BYTES - len(self._pending)
-            self._pending += view[:taken]
+        while view:
+            taken = min(len(view), PIECE_BYTES - self._filled_bytes)
+            if taken == PIECE_BYTES:
+                self._add(view[:taken])
+            else:
+                self._piece[self._filled_bytes : self._filled_bytes + taken] = view[:taken]
+                self._filled_bytes += taken
+                self._add_filled(PIECE_BYTES)
             view = view[taken:]
-            if len(self._pending) < PIECE_BYTES:
-                return
-            # Handed on, not copied: at these rates every copy shows.
-            piece, self._pending = self._pending, bytearray()
-            self._add(memoryview(piece))
-        while len(view) >= PIECE_BYTES:
-            self._add(view[:PIECE_BYTES])
-            view = view[PIECE_BYTES:]
-        self._pending += view
 
     def finish(self) -> StagedBlob:
         """Raises HashMismatch when the content is not what was expected, or StorageFull; then nothing is left."""
         try:
-            if self._pending:
-                self._add(memoryview(self._pending))
+            self._add_filled(1)
             with full_disk_told():
                 trailer = struct.pack("<II", self._content_crc32, self._size_bytes & 0xFFFFFFFF)
                 self._write([LAST_BLOCK, trailer])
@@ -114,6 +115,12 @@ class BlobWriter:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+            _FREE_PIECES.append(self._piece)
+
+    def _add_filled(self, at_least_bytes: int) -> None:
+        if self._filled_bytes >= at_least_bytes:
+            self._add(self._piece[: self._filled_bytes])
+            self._filled_bytes = 0
 
     def _add(self, piece: memoryview) -> None:
         self._hash.update(piece)
@@ -134,6 +141,13 @@ class BlobWriter:
         if self._unsynced_bytes >= WRITEBACK_BYTES:
             start_writeback(self._file)
             self._unsynced_bytes = 0
+
+
+def _take_piece() -> memoryview:
+    try:
+        return _FREE_PIECES.pop()
+    except IndexError:
+        return memoryview(bytearray(PIECE_BYTES))
 
 
 def _shrinks(sample: memoryview) -> bool:
