@@ -13,8 +13,13 @@ class EventKind(StrEnum):
     PROJECT_CREATED = "project.created"
     MEMBER_SET = "member.set"
     BRANCH_CREATED = "branch.created"
+    CHANGELIST_UPDATED = "changelist.updated"
+    CHANGELIST_VALIDATED = "changelist.validated"
     CHANGELIST_SUBMITTED = "changelist.submitted"
     CHANGELIST_ABANDONED = "changelist.abandoned"
+    REVIEW_REQUESTED = "review.requested"
+    REVIEW_DECIDED = "review.decided"
+    REVIEW_COMMENTED = "review.commented"
     ASSET_CREATED = "asset.created"
 
 

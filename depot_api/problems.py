@@ -132,6 +132,10 @@ class StalePrecondition(Problem):
     slug, status, title = "stale-precondition", 412, "Changed since you read it"
 
 
+class PreconditionRequired(Problem):
+    slug, status, title = "precondition-required", 428, "Say which state you have seen"
+
+
 class BodyTooLarge(Problem):
     slug, status, title = "body-too-large", 413, "The body is too large"
 

@@ -3,8 +3,10 @@
 import base64
 import binascii
 import json
+import math
 import re
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
 
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, Strict
@@ -13,6 +15,8 @@ from depot_api.problems import Invalid, ProblemError
 
 DEFAULT_PAGE_ROWS = 100
 MAX_PAGE_ROWS = 1000
+NIL = UUID(int=0)  # before every id
+MAX_JSON_DEPTH = 20  # so that reading it back always works
 
 
 class WireModel(BaseModel):
@@ -34,9 +38,28 @@ def _sha256(text: str) -> str:
     return text
 
 
+def _storable_json(value: Any, depth: int = 0) -> Any:
+    """PostgreSQL's jsonb takes no NUL and no lone surrogates; depth is bounded so that reading it back always works."""
+    if depth > MAX_JSON_DEPTH:
+        raise ValueError(f"must not be nested deeper than {MAX_JSON_DEPTH}")
+    if isinstance(value, str) and ("\x00" in value or any("\ud800" <= c <= "\udfff" for c in value)):
+        raise ValueError("must not hold NUL or lone surrogates")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    if isinstance(value, dict):
+        for key, member in value.items():
+            _storable_json(key, depth)
+            _storable_json(member, depth + 1)
+    if isinstance(value, list):
+        for member in value:
+            _storable_json(member, depth + 1)
+    return value
+
+
 Text = Annotated[str, AfterValidator(_storable)]
 Integer = Annotated[int, Strict()]
 Sha256Hex = Annotated[str, AfterValidator(_sha256)]
+StorableJson = Annotated[dict[str, Any], AfterValidator(_storable_json)]
 # psycopg hands bytea over as bytes; the wire has hex.
 Sha256FromBytes = Annotated[bytes, PlainSerializer(lambda raw: raw.hex(), return_type=str)]
 
@@ -72,6 +95,15 @@ def decode_cursor(cursor: str | None, *types: type[str] | type[int]) -> list[str
         "The cursor is not one that this route gave. Take next_cursor from the page before, or leave it out.",
         errors=[ProblemError(detail="not a cursor of this route", pointer="/cursor")],
     )
+
+
+def decode_uuid_cursor(cursor: str | None) -> UUID | None:
+    """For routes in the order of their rows' ids. Raises Invalid."""
+    place = decode_cursor(cursor, str)
+    try:
+        return UUID(str(place[0])) if place else None
+    except ValueError:
+        raise Invalid("The cursor is not one that this route gave. Leave it out to begin again.") from None
 
 
 def _bigint(number: int) -> int:

@@ -1,37 +1,14 @@
 """Assets and their versions on the wire."""
 
-import math
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from depot_api.wire import Integer, Sha256FromBytes, Sha256Hex, Text, WireModel
+from depot_api.wire import Integer, Sha256FromBytes, Sha256Hex, StorableJson, Text, WireModel
 
 MAX_TAGS = 100
-MAX_METADATA_DEPTH = 20
-
-
-def _storable_json(value: Any, depth: int = 0) -> Any:
-    """PostgreSQL's jsonb takes no NUL and no lone surrogates; depth is bounded so that reading it back always works."""
-    if depth > MAX_METADATA_DEPTH:
-        raise ValueError(f"must not be nested deeper than {MAX_METADATA_DEPTH}")
-    if isinstance(value, str) and ("\x00" in value or any("\ud800" <= c <= "\udfff" for c in value)):
-        raise ValueError("must not hold NUL or lone surrogates")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("numbers must be finite")
-    if isinstance(value, dict):
-        for key, member in value.items():
-            _storable_json(key, depth)
-            _storable_json(member, depth + 1)
-    if isinstance(value, list):
-        for member in value:
-            _storable_json(member, depth + 1)
-    return value
-
-
-Metadata = Annotated[dict[str, Any], AfterValidator(_storable_json)]
 
 
 class AssetCreate(WireModel):
@@ -39,7 +16,7 @@ class AssetCreate(WireModel):
     path: Text = Field(max_length=4096)
     asset_type: Text = Field(default="", max_length=100)
     tags: list[Annotated[Text, Field(min_length=1, max_length=100)]] = Field(default=[], max_length=MAX_TAGS)
-    metadata: Metadata = Field(default={})
+    metadata: StorableJson = Field(default={})
 
 
 class Asset(BaseModel):

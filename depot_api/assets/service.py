@@ -13,6 +13,7 @@ from depot_api.events import EventKind
 from depot_api.identity.actor import Actor
 from depot_api.objects import service as objects
 from depot_api.paths import broken_rule, path_key
+from depot_api.preconditions import ANY
 from depot_api.problems import AlreadyExists, InvalidPath, NotFound, PathInUse, Problem, ProblemError
 from depot_api.projects import service as projects
 from depot_api.projects.models import ProjectRole
@@ -106,9 +107,9 @@ async def create_version(actor: Actor, asset_id: UUID, wanted: VersionCreate) ->
     )
     try:
         await changelists.put_items(actor, changelist.id, [item])
-        await changelists.submit(actor, changelist.id, None, None)
+        await changelists.submit(actor, changelist.id, None, ANY)
     except Problem:
-        await changelists.abandon_changelist(actor, changelist.id, None)
+        await changelists.abandon_changelist(actor, changelist.id, ANY)
         raise
     async with actor.transaction() as tx:
         return AssetVersion.model_validate(await queries.version(tx, asset_id, changelist.id))

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
 
 from depot_api.database.pool import Transaction, fetch_all, fetch_one
 
@@ -27,6 +28,8 @@ class ItemRow:
     sha256: bytes | None
     moved_from: str | None
     moved_from_key: str | None
+    source_branch_id: UUID | None = None
+    source_version: int | None = None
 
 
 async def insert_changelist(
@@ -69,22 +72,17 @@ async def changelists(
     )
 
 
-async def abandon(tx: Transaction, changelist_id: UUID) -> None:
-    await tx.execute(
-        "UPDATE changelists SET status = 'abandoned', revision = revision + 1 WHERE id = %s", (changelist_id,)
-    )
-
-
 async def put_items(tx: Transaction, project_id: UUID, changelist_id: UUID, items: Sequence[ItemRow]) -> int:
     """How many items the changelist then has. The same path replaces its item."""
     await tx.execute(
         """INSERT INTO changelist_items (project_id, changelist_id, path_key, path, action, base_version, sha256,
-                                         moved_from, moved_from_key)
+                                         moved_from, moved_from_key, source_branch_id, source_version)
            SELECT %s, %s, * FROM unnest(%s::text[], %s::text[], %s::item_action[], %s::int[], %s::bytea[], %s::text[],
-                                        %s::text[])
+                                        %s::text[], %s::uuid[], %s::int[])
            ON CONFLICT (changelist_id, path_key) DO UPDATE SET path = excluded.path, action = excluded.action,
                base_version = excluded.base_version, sha256 = excluded.sha256, moved_from = excluded.moved_from,
-               moved_from_key = excluded.moved_from_key, validation = 'pending', validation_report = NULL""",
+               moved_from_key = excluded.moved_from_key, source_branch_id = excluded.source_branch_id,
+               source_version = excluded.source_version, validation = 'pending', validation_report = NULL""",
         (
             project_id,
             changelist_id,
@@ -95,8 +93,23 @@ async def put_items(tx: Transaction, project_id: UUID, changelist_id: UUID, item
             [item.sha256 for item in items],
             [item.moved_from for item in items],
             [item.moved_from_key for item in items],
+            [item.source_branch_id for item in items],
+            [item.source_version for item in items],
         ),
     )
+    return await _count_items(tx, changelist_id)
+
+
+async def remove_items(tx: Transaction, changelist_id: UUID, path_keys: Sequence[str]) -> int:
+    """How many items the changelist then has."""
+    await tx.execute(
+        "DELETE FROM changelist_items WHERE changelist_id = %s AND path_key = ANY (%s)",
+        (changelist_id, list(path_keys)),
+    )
+    return await _count_items(tx, changelist_id)
+
+
+async def _count_items(tx: Transaction, changelist_id: UUID) -> int:
     row = await fetch_one(
         tx,
         """UPDATE changelists SET revision = revision + 1,
@@ -111,9 +124,73 @@ async def put_items(tx: Transaction, project_id: UUID, changelist_id: UUID, item
 async def items(tx: Transaction, changelist_id: UUID, after: str, limit: int) -> list[DictRow]:
     return await fetch_all(
         tx,
-        """SELECT path_key, path, action, base_version, encode(sha256, 'hex') AS sha256, moved_from
+        """SELECT path_key, path, action, base_version, encode(sha256, 'hex') AS sha256, moved_from, source_branch_id,
+                  source_version, validation, validation_report
            FROM changelist_items WHERE changelist_id = %s AND path_key > %s ORDER BY path_key LIMIT %s""",
         (changelist_id, after, limit),
+    )
+
+
+async def validate_items(
+    tx: Transaction, changelist_id: UUID, validations: Sequence[tuple[str, bytes | None, str, Jsonb | None]]
+) -> set[str]:
+    """`validations` are (path_key, sha256, status, report). Returns the keys of items that still have that content."""
+    path_keys, hashes, statuses, reports = zip(*validations, strict=True)
+    rows = await fetch_all(
+        tx,
+        """UPDATE changelist_items i SET validation = v.status, validation_report = v.report
+           FROM unnest(%s::text[], %s::bytea[], %s::validation_status[], %s::jsonb[]) AS v (key, sha256, status, report)
+           WHERE i.changelist_id = %s AND i.path_key = v.key AND i.sha256 IS NOT DISTINCT FROM v.sha256
+           RETURNING i.path_key""",
+        (list(path_keys), list(hashes), list(statuses), list(reports), changelist_id),
+    )
+    return {row["path_key"] for row in rows}
+
+
+async def validation_counts(tx: Transaction, changelist_id: UUID) -> DictRow:
+    row = await fetch_one(
+        tx,
+        """SELECT count(*) FILTER (WHERE validation = 'pending') AS pending,
+                  count(*) FILTER (WHERE validation = 'passed') AS passed,
+                  count(*) FILTER (WHERE validation = 'failed') AS failed
+           FROM changelist_items WHERE changelist_id = %s""",
+        (changelist_id,),
+    )
+    assert row is not None
+    return row
+
+
+async def update_changelist(
+    tx: Transaction, changelist_id: UUID, branch_id: UUID | None, description: str | None
+) -> DictRow | None:
+    """None where it is not the asker's to change. What is None stays."""
+    return await fetch_one(
+        tx,
+        f"""UPDATE changelists SET branch_id = coalesce(%s, branch_id), description = coalesce(%s, description),
+                revision = revision + 1
+            WHERE id = %s RETURNING {_COLUMNS}""",
+        (branch_id, description, changelist_id),
+    )
+
+
+async def set_status(tx: Transaction, changelist_id: UUID, status: str) -> None:
+    await tx.execute(
+        "UPDATE changelists SET status = %s, revision = revision + 1 WHERE id = %s", (status, changelist_id)
+    )
+
+
+async def touched(tx: Transaction, branch_id: UUID, number: int) -> list[DictRow]:
+    """Every path that a submitted changelist changed: what it was before, after, and is now on the branch."""
+    return await fetch_all(
+        tx,
+        """SELECT c.path_key, c.path, c.version AS after_version, now.version AS head_version,
+                  now.from_no AS head_changelist_no, before.version AS before_version,
+                  before.sha256 AS before_sha256
+           FROM branch_heads c
+           CROSS JOIN LATERAL branch_head(%(branch)s, c.path_key) now
+           LEFT JOIN LATERAL branch_head(%(branch)s, c.path_key, %(before)s) before ON true
+           WHERE c.branch_id = %(branch)s AND c.from_no = %(number)s ORDER BY c.path_key""",
+        {"branch": branch_id, "number": number, "before": number - 1},
     )
 
 
@@ -133,7 +210,8 @@ async def content_hashes(tx: Transaction, changelist_id: UUID) -> list[str]:
 async def lock_branch(tx: Transaction, branch_id: UUID) -> DictRow | None:
     return await fetch_one(
         tx,
-        """SELECT id, name, submit_role, require_review, require_validation FROM branches WHERE id = %s
+        """SELECT id, name, submit_role, require_review, require_validation, approve_role, required_approvals
+           FROM branches WHERE id = %s
            FOR NO KEY UPDATE""",
         (branch_id,),
     )
@@ -214,16 +292,19 @@ async def files_below(tx: Transaction, branch_id: UUID, path_keys: Sequence[str]
     )
 
 
-async def open_gates(tx: Transaction, changelist_id: UUID) -> DictRow:
+async def open_gates(tx: Transaction, changelist_id: UUID, approve_role: str) -> DictRow:
+    """{not_validated, approvals, objections}: only verdicts of those count who may approve there now."""
     row = await fetch_one(
         tx,
         """SELECT (SELECT count(*) FROM changelist_items WHERE changelist_id = %(id)s AND validation <> 'passed')
                       AS not_validated,
-                  EXISTS (SELECT FROM reviews WHERE changelist_id = %(id)s AND verdict = 'approved'
-                          AND reviewer_id <> app_user_id())
-                  AND NOT EXISTS (SELECT FROM reviews WHERE changelist_id = %(id)s AND verdict = 'changes_requested')
-                      AS approved""",
-        {"id": changelist_id},
+                  count(*) FILTER (WHERE r.verdict = 'approved' AND (m.role >= %(role)s OR u.studio_role = 'admin'))
+                      AS approvals,
+                  count(*) FILTER (WHERE r.verdict = 'changes_requested') AS objections
+           FROM reviews r JOIN users u ON u.id = r.reviewer_id AND u.is_active
+           LEFT JOIN project_members m ON m.project_id = r.project_id AND m.user_id = r.reviewer_id
+           WHERE r.changelist_id = %(id)s""",
+        {"id": changelist_id, "role": approve_role},
     )
     assert row is not None
     return row
@@ -266,18 +347,20 @@ async def land(
     )
     await tx.execute(
         f"""WITH named AS MATERIALIZED (
-               SELECT a.id, i.action, i.sha256, i.moved_from FROM changelist_items i {_ASSET_OF_ITEM}
+               SELECT a.id, i.action, i.sha256, i.moved_from, i.source_branch_id, i.source_version
+               FROM changelist_items i {_ASSET_OF_ITEM}
                WHERE i.changelist_id = %(id)s AND i.action <> 'delete'),
            changed AS (
                UPDATE assets a SET last_version = a.last_version + 1 FROM named WHERE a.id = named.id
                RETURNING a.id AS asset_id, a.path_key, a.path, a.last_version AS version, named.action, named.sha256,
-                         named.moved_from),
+                         named.moved_from, named.source_branch_id, named.source_version),
            sized AS (SELECT changed.*, b.size_bytes FROM changed JOIN blobs b ON b.sha256 = changed.sha256),
            versions AS (
                INSERT INTO asset_versions (project_id, asset_id, number, sha256, size_bytes, action, branch_id,
-                                           changelist_id, changelist_no, author_id, moved_from)
+                                           changelist_id, changelist_no, author_id, moved_from, source_branch_id,
+                                           source_version)
                SELECT %(project)s, asset_id, version, sha256, size_bytes, action, %(branch)s, %(id)s, %(no)s,
-                      %(author)s, moved_from
+                      %(author)s, moved_from, source_branch_id, source_version
                FROM sized)
            INSERT INTO branch_heads (project_id, branch_id, path_key, from_no, path, asset_id, version, sha256,
                                      size_bytes)

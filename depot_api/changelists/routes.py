@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response, status
+from fastapi import APIRouter, Query, Response, status
 
 from depot_api.changelists import service
 from depot_api.changelists.models import (
@@ -11,12 +11,18 @@ from depot_api.changelists.models import (
     ChangelistCreate,
     ChangelistItem,
     ChangelistStatus,
+    ChangelistUpdate,
     ItemsAdd,
     ItemsCount,
+    ItemsRevert,
+    RevertRequest,
     Submitted,
+    ValidationCounts,
+    Validations,
 )
 from depot_api.idempotency import Key
 from depot_api.identity.actor import CurrentUser
+from depot_api.preconditions import IfMatch
 from depot_api.problems import (
     ChangelistClosed,
     Conflict,
@@ -28,6 +34,7 @@ from depot_api.problems import (
     MissingContent,
     NoTargetBranch,
     PathInUse,
+    PreconditionRequired,
     ProjectArchived,
     ReviewRequired,
     StaleBase,
@@ -39,9 +46,7 @@ from depot_api.wire import Cursor, Limit, Page
 
 router = APIRouter(tags=["changelists"])
 
-IfMatch = Annotated[
-    str | None, Header(alias="If-Match", max_length=100, description="The ETag that you read; refused when it changed.")
-]
+PRECONDITIONS = (StalePrecondition, PreconditionRequired)
 
 
 @router.post(
@@ -66,11 +71,22 @@ def _tagged(response: Response, changelist: Changelist) -> Changelist:
     return changelist
 
 
+@router.patch(
+    "/changelists/{changelist_id}",
+    summary="Change a changelist's target branch or description",
+    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, *PRECONDITIONS),
+)
+async def update_changelist(
+    changelist_id: UUID, body: ChangelistUpdate, actor: CurrentUser, response: Response, if_match: IfMatch = None
+) -> Changelist:
+    return _tagged(response, await service.update_changelist(actor, changelist_id, body, if_match))
+
+
 @router.delete(
     "/changelists/{changelist_id}",
     status_code=status.HTTP_204_NO_CONTENT,
     summary="Abandon a changelist",
-    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, StalePrecondition),
+    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, *PRECONDITIONS),
 )
 async def abandon_changelist(changelist_id: UUID, actor: CurrentUser, if_match: IfMatch = None) -> None:
     await service.abandon_changelist(actor, changelist_id, if_match)
@@ -90,6 +106,37 @@ async def list_items(
     changelist_id: UUID, actor: CurrentUser, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[ChangelistItem]:
     return await service.list_items(actor, changelist_id, limit, cursor)
+
+
+@router.post(
+    "/changelists/{changelist_id}/items/revert",
+    summary="Take items out of a changelist",
+    responses=documented(Forbidden, ProjectArchived, ChangelistClosed),
+)
+async def revert_items(changelist_id: UUID, body: ItemsRevert, actor: CurrentUser) -> ItemsCount:
+    return await service.revert_items(actor, changelist_id, body.paths)
+
+
+@router.post(
+    "/changelists/{changelist_id}/validations",
+    summary="Write what a pipeline found out about items",
+    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, Conflict),
+)
+async def validate_items(changelist_id: UUID, body: Validations, actor: CurrentUser) -> ValidationCounts:
+    """Takes an API token of the scope `pipeline`, whose user is a contributor of the project or above."""
+    return await service.validate_items(actor, changelist_id, body.items)
+
+
+@router.post(
+    "/changelists/{changelist_id}/revert",
+    status_code=status.HTTP_201_CREATED,
+    summary="Open a changelist that undoes a submitted one",
+    responses=documented(Forbidden, ProjectArchived, Conflict, StaleBase),
+)
+async def revert_changelist(
+    changelist_id: UUID, body: RevertRequest, actor: CurrentUser, response: Response
+) -> Changelist:
+    return _tagged(response, await service.revert_changelist(actor, changelist_id, body.description))
 
 
 @router.post(

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from psycopg import errors
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
 
 from depot_api import events
 from depot_api.branches import service as branches
@@ -13,25 +15,30 @@ from depot_api.changelists.models import (
     ChangelistCreate,
     ChangelistItem,
     ChangelistStatus,
+    ChangelistUpdate,
     Item,
+    ItemAction,
     ItemsCount,
+    ItemValidation,
     StaleItem,
     Submitted,
+    ValidationCounts,
 )
 from depot_api.changelists.queries import ItemRow
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
 from depot_api.idempotency import once
 from depot_api.identity.actor import Actor
+from depot_api.identity.models import TokenScope
 from depot_api.metrics import SUBMIT_CONFLICTS, SUBMITS
 from depot_api.objects import service as objects
 from depot_api.paths import broken_rule, path_key
+from depot_api.preconditions import refuse_stale_match, require_match
 from depot_api.problems import (
     ChangelistClosed,
     Conflict,
     EmptyChangelist,
     Forbidden,
-    Invalid,
     InvalidPath,
     Locked,
     MissingContent,
@@ -42,24 +49,23 @@ from depot_api.problems import (
     ProblemError,
     ReviewRequired,
     StaleBase,
-    StalePrecondition,
     ValidationRequired,
 )
 from depot_api.projects import service as projects
 from depot_api.projects.models import ProjectRole
-from depot_api.wire import Page, decode_cursor, encode_cursor
+from depot_api.wire import Page, decode_cursor, decode_uuid_cursor, encode_cursor
 
 # Answers name the offenders, but not all of a hundred thousand.
 MAX_NAMED = 100
+MAX_DESCRIPTION_CHARACTERS = 10_000
+FINISHED = (ChangelistStatus.SUBMITTED, ChangelistStatus.ABANDONED)
 
 
 async def create_changelist(actor: Actor, wanted: ChangelistCreate, idempotency_key: str | None) -> Changelist:
     async def create() -> Changelist:
         await projects.writable_project(tx, wanted.project_id, ProjectRole.CONTRIBUTOR)
         if wanted.branch_id:
-            branch = await branches.readable_branch(tx, wanted.branch_id)
-            if branch.project_id != wanted.project_id:
-                raise NotFound(f"There is no branch {wanted.branch_id} in this project.")
+            await _branch_of(tx, wanted.project_id, wanted.branch_id)
         row = await queries.insert_changelist(
             tx, wanted.project_id, wanted.branch_id, actor.user_id, wanted.description
         )
@@ -91,11 +97,7 @@ async def list_changelists(
     cursor: str | None,
 ) -> Page[Changelist]:
     """Newest first."""
-    place = decode_cursor(cursor, str)
-    try:
-        before = UUID(str(place[0])) if place else None
-    except ValueError:
-        raise Invalid("The cursor is not one that this route gave. Leave it out to begin again.") from None
+    before = decode_uuid_cursor(cursor)
     async with actor.transaction() as tx:
         await projects.readable_project(tx, project_id)
         rows = await queries.changelists(tx, project_id, branch_id, status, before, limit)
@@ -103,15 +105,49 @@ async def list_changelists(
     return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(items) == limit else None)
 
 
+async def update_changelist(
+    actor: Actor, changelist_id: UUID, wanted: ChangelistUpdate, if_match: str | None
+) -> Changelist:
+    """The author's, while it is open; a finished one's description can be corrected by an admin, which is audited."""
+    async with actor.transaction() as tx:
+        changelist = await readable_changelist(tx, changelist_id)
+        if changelist.status in FINISHED and wanted.branch_id is None:
+            require_match(if_match, str(changelist.revision))
+        else:
+            changelist = await open_changelist(tx, changelist_id)
+            require_match(if_match, str(changelist.revision))
+        if wanted.branch_id:
+            await _branch_of(tx, changelist.project_id, wanted.branch_id)
+        try:
+            row = await queries.update_changelist(tx, changelist_id, wanted.branch_id, wanted.description)
+        except errors.RestrictViolation:
+            row = None
+        if row is None:
+            raise Forbidden("Only a studio admin corrects the description of a finished changelist.")
+        updated = Changelist.model_validate(row)
+        await _tell(tx, actor, EventKind.CHANGELIST_UPDATED, updated)
+    return updated
+
+
+async def _branch_of(tx: Transaction, project_id: UUID, branch_id: UUID) -> None:
+    branch = await branches.readable_branch(tx, branch_id)
+    if branch.project_id != project_id:
+        raise NotFound(f"There is no branch {branch_id} in this project.")
+
+
+async def _tell(tx: Transaction, actor: Actor, kind: EventKind, changelist: Changelist) -> None:
+    await events.record(tx, changelist.project_id, kind, actor.user_id, {"changelist_id": str(changelist.id)})
+
+
 async def abandon_changelist(actor: Actor, changelist_id: UUID, if_match: str | None) -> None:
     async with actor.transaction() as tx:
-        changelist = await _open_changelist(tx, changelist_id, if_match)
-        await queries.abandon(tx, changelist_id)
-        payload = {"changelist_id": str(changelist_id)}
-        await events.record(tx, changelist.project_id, EventKind.CHANGELIST_ABANDONED, actor.user_id, payload)
+        changelist = await open_changelist(tx, changelist_id)
+        require_match(if_match, str(changelist.revision))
+        await queries.set_status(tx, changelist_id, ChangelistStatus.ABANDONED)
+        await _tell(tx, actor, EventKind.CHANGELIST_ABANDONED, changelist)
 
 
-async def _open_changelist(tx: Transaction, changelist_id: UUID, if_match: str | None = None) -> Changelist:
+async def open_changelist(tx: Transaction, changelist_id: UUID) -> Changelist:
     """Locked against other writers until the transaction ends. Raises when the asker cannot change it any more."""
     changelist = await readable_changelist(tx, changelist_id)
     await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
@@ -119,19 +155,19 @@ async def _open_changelist(tx: Transaction, changelist_id: UUID, if_match: str |
     if row is None:
         raise Forbidden("Only its author changes a changelist.")
     changelist = Changelist.model_validate(row)
-    if changelist.status not in (ChangelistStatus.OPEN, ChangelistStatus.PENDING_REVIEW):
+    if changelist.status in FINISHED:
         raise ChangelistClosed(f"The changelist is {changelist.status} and never changes again. Open a new one.")
-    if if_match not in (None, "*", f'"{changelist.revision}"'):
-        raise StalePrecondition(
-            f'You have the changelist as of {if_match}; it is "{changelist.revision}" now. Read it again first.'
-        )
     return changelist
+
+
+async def put_under_review(tx: Transaction, changelist_id: UUID) -> None:
+    await queries.set_status(tx, changelist_id, ChangelistStatus.PENDING_REVIEW)
 
 
 async def put_items(actor: Actor, changelist_id: UUID, items: Sequence[Item]) -> ItemsCount:
     rows = _item_rows(items)
     async with actor.transaction() as tx:
-        changelist = await _open_changelist(tx, changelist_id)
+        changelist = await open_changelist(tx, changelist_id)
         count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
         await _refuse_misspelt_paths(tx, changelist_id)
     return ItemsCount(items_count=count)
@@ -163,8 +199,81 @@ def _item_rows(items: Sequence[Item]) -> list[ItemRow]:
             sha256=bytes.fromhex(item.sha256) if item.sha256 else None,
             moved_from=item.moved_from,
             moved_from_key=path_key(item.moved_from) if item.moved_from else None,
+            source_branch_id=item.source_branch_id,
+            source_version=item.source_version,
         )
     return list(rows.values())
+
+
+async def revert_items(actor: Actor, changelist_id: UUID, paths: Sequence[str]) -> ItemsCount:
+    """Take items out again. A path that is not among them is no error: it is reverted already."""
+    async with actor.transaction() as tx:
+        await open_changelist(tx, changelist_id)
+        return ItemsCount(items_count=await queries.remove_items(tx, changelist_id, [path_key(p) for p in paths]))
+
+
+async def validate_items(actor: Actor, changelist_id: UUID, validations: Sequence[ItemValidation]) -> ValidationCounts:
+    """What a pipeline found out about contents. Refused for content that the author has replaced meanwhile."""
+    if actor.scope is not TokenScope.PIPELINE:
+        raise Forbidden("Validations are written with an API token of the scope pipeline.")
+    async with actor.transaction() as tx:
+        changelist = await readable_changelist(tx, changelist_id)
+        await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
+        if changelist.status in FINISHED:
+            raise ChangelistClosed(f"The changelist is {changelist.status}: there is nothing to validate any more.")
+        rows = {path_key(one.path): one for one in validations}
+        found = await queries.validate_items(
+            tx,
+            changelist_id,
+            [
+                (
+                    key,
+                    bytes.fromhex(one.sha256) if one.sha256 else None,
+                    one.status,
+                    Jsonb(one.report) if one.report else None,
+                )
+                for key, one in rows.items()
+            ],
+        )
+        if lost := [one.path for key, one in rows.items() if key not in found]:
+            raise Conflict(
+                f"{lost[0]!r} is not in the changelist with that content any more. Read the items, then try again.",
+                errors=[ProblemError(detail=path, pointer="/items") for path in lost[:MAX_NAMED]],
+            )
+        counts = await queries.validation_counts(tx, changelist_id)
+        payload = {"changelist_id": str(changelist_id), **counts}
+        await events.record(tx, changelist.project_id, EventKind.CHANGELIST_VALIDATED, actor.user_id, payload)
+    return ValidationCounts.model_validate(counts)
+
+
+async def revert_changelist(actor: Actor, changelist_id: UUID, description: str | None) -> Changelist:
+    """A new open changelist that undoes a submitted one. Raises StaleBase where a path has changed since."""
+    async with actor.transaction() as tx:
+        undone = await readable_changelist(tx, changelist_id)
+        await projects.writable_project(tx, undone.project_id, ProjectRole.CONTRIBUTOR)
+        if undone.number is None or undone.branch_id is None:
+            raise Conflict("Only a submitted changelist can be reverted. Abandon an open one.")
+        touched = await queries.touched(tx, undone.branch_id, undone.number)
+        if stale := [row for row in touched if row["head_changelist_no"] != undone.number]:
+            raise StaleBase(
+                f"{len(stale)} paths have changed since changelist {undone.number}. Revert those changes first.",
+                stale=[
+                    StaleItem.model_validate(row | {"base_version": row["after_version"]}).model_dump()
+                    for row in stale[:MAX_NAMED]
+                ],
+            )
+        text = f"Revert changelist {undone.number}: {undone.description}"[:MAX_DESCRIPTION_CHARACTERS]
+        row = await queries.insert_changelist(
+            tx, undone.project_id, undone.branch_id, actor.user_id, text if description is None else description
+        )
+        await queries.put_items(tx, undone.project_id, row["id"], [_inverse(path) for path in touched])
+        return await readable_changelist(tx, row["id"])
+
+
+def _inverse(touched: DictRow) -> ItemRow:
+    was, is_now = touched["before_version"], touched["head_version"]
+    action = ItemAction.DELETE if was is None else ItemAction.ADD if is_now is None else ItemAction.EDIT
+    return ItemRow(touched["path_key"], touched["path"], action, is_now, touched["before_sha256"], None, None)
 
 
 async def list_items(actor: Actor, changelist_id: UUID, limit: int, cursor: str | None) -> Page[ChangelistItem]:
@@ -215,7 +324,8 @@ async def _refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
 
 
 async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: str | None) -> Submitted:
-    changelist = await _open_changelist(tx, changelist_id, if_match)
+    changelist = await open_changelist(tx, changelist_id)
+    refuse_stale_match(if_match, str(changelist.revision))
     if changelist.branch_id is None:
         raise NoTargetBranch("The changelist names no branch to submit to. Create it with a branch_id.")
     if changelist.items_count == 0:
@@ -229,8 +339,7 @@ async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: 
     await _refuse_locked(tx, changelist_id)
     await _refuse_misspelt_paths(tx, changelist_id)
     await _refuse_files_in_the_way(tx, changelist_id, changelist.branch_id)
-    if branch["require_review"] or branch["require_validation"]:
-        await _refuse_open_gates(tx, changelist_id, branch["require_review"], branch["require_validation"])
+    await _refuse_open_gates(tx, changelist_id, branch)
     number = await queries.next_number(tx, project.id)
     submitted_at = await queries.land(tx, changelist_id, project.id, changelist.branch_id, actor.user_id, number)
     submitted = Submitted(
@@ -302,11 +411,19 @@ def _refuse_collisions(rows: list[dict[str, str]], sentence: str) -> None:
     raise problem
 
 
-async def _refuse_open_gates(tx: Transaction, changelist_id: UUID, review: bool, validation: bool) -> None:
-    gates = await queries.open_gates(tx, changelist_id)
-    if review and not gates["approved"]:
-        raise ReviewRequired("The branch takes reviewed changes only, and nobody but you has approved this one yet.")
-    if validation and gates["not_validated"]:
+async def _refuse_open_gates(tx: Transaction, changelist_id: UUID, branch: DictRow) -> None:
+    if not (branch["require_review"] or branch["require_validation"]):
+        return
+    gates = await queries.open_gates(tx, changelist_id, branch["approve_role"])
+    if branch["require_review"] and gates["objections"]:
+        raise ReviewRequired("A reviewer asks for changes. Make them, then ask for the review again.")
+    if branch["require_review"] and gates["approvals"] < branch["required_approvals"]:
+        raise ReviewRequired(
+            f"{branch['name']} asks for {branch['required_approvals']} approvals by {branch['approve_role']} or above; "
+            f"this changelist has {gates['approvals']}. Ask with POST /changelists/{{id}}/review-requests."
+        )
+    if branch["require_validation"] and gates["not_validated"]:
         raise ValidationRequired(
-            f"{gates['not_validated']} items have not passed validation, which the branch asks for."
+            f"{gates['not_validated']} items have not passed validation, which {branch['name']} asks for. "
+            "GET /changelists/{id}/items shows the reports."
         )

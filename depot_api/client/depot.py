@@ -43,6 +43,7 @@ SERVICE_UNAVAILABLE = 503
 NOT_FOUND = 404
 PARTIAL_CONTENT = 206
 MANIFEST_ATTEMPTS = 3
+ANY_STATE = "*"  # for a changelist that nobody but its author can change
 
 AnswerType = TypeVar("AnswerType", bound=Answer)
 _STORED_OBJECTS = TypeAdapter(list[StoredObject])
@@ -279,7 +280,7 @@ class DepotClient:
         return self._ask(Submitted, "POST", path, headers=headers, repeatable=True)
 
     def abandon_changelist(self, changelist_id: UUID) -> None:
-        self._http.request("DELETE", f"/changelists/{changelist_id}")
+        self._http.request("DELETE", f"/changelists/{changelist_id}", headers={"If-Match": ANY_STATE})
 
     # Below the surface
 

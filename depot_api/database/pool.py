@@ -53,10 +53,13 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def transaction(self, user_id: UUID, request_id: str) -> AsyncIterator[Transaction]:
-        """One transaction as this user: committed at the end of the block, rolled back when it raises."""
+    async def transaction(self, user_id: UUID, request_id: str, scope: str = "") -> AsyncIterator[Transaction]:
+        """One transaction as this user: committed at the end of the block, rolled back when it raises.
+
+        `scope` is that of the API token that was sent, none for somebody who signed in.
+        """
         async with self._pool.connection() as connection:
-            await connection.execute("SELECT set_app_user(%s, %s)", (user_id, request_id))
+            await connection.execute("SELECT set_app_user(%s, %s, %s)", (user_id, request_id, scope))
             yield connection
 
 

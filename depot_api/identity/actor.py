@@ -18,6 +18,7 @@ from depot_api.problems import Forbidden, Unauthenticated
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Questions that need a body: a token that may only read may ask them.
 READ_ONLY_POSTS = ("/objects/missing", "/objects/fetch")
+VALIDATIONS = "/validations"
 
 _bearer = HTTPBearer(auto_error=False, description="Access token from POST /auth/token, or an API token.")
 
@@ -29,10 +30,11 @@ class Actor:
     user_id: UUID
     request_id: str
     depot: Depot
+    scope: TokenScope | None = None
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """One transaction that sees and may do what this user may."""
-        return self.depot.database.transaction(self.user_id, self.request_id)
+        return self.depot.database.transaction(self.user_id, self.request_id, self.scope or "")
 
 
 async def current_user(
@@ -41,23 +43,28 @@ async def current_user(
     """Raises Unauthenticated, or Forbidden when the token's scope does not cover the method."""
     if bearer is None:
         raise Unauthenticated("No bearer token was sent. Get one from POST /auth/token, or use an API token.")
-    user_id = await _user_of(bearer.credentials, request, depot)
+    token = bearer.credentials
+    if token.startswith(API_TOKEN_PREFIX):
+        user_id, scope = await _user_of_api_token(token, request, depot)
+    else:
+        user_id, scope = read_access_token(token, depot.settings.jwt_secret.get_secret_value()), None
     if user_id is None:
         raise Unauthenticated("The token is not valid: unknown, expired or revoked. Sign in again.")
-    return Actor(user_id, request.state.request_id, depot)
+    return Actor(user_id, request.state.request_id, depot, scope)
 
 
-async def _user_of(token: str, request: Request, depot: Depot) -> UUID | None:
-    if not token.startswith(API_TOKEN_PREFIX):
-        return read_access_token(token, depot.settings.jwt_secret.get_secret_value())
+async def _user_of_api_token(token: str, request: Request, depot: Depot) -> tuple[UUID | None, TokenScope | None]:
     async with depot.database.anonymous() as tx:
         row = await queries.sign_in_token(tx, hash_api_token(token))
     if row is None:
-        return None
+        return None, None
+    scope = TokenScope(row["scope"])
     reads_only = request.method in SAFE_METHODS or request.url.path.endswith(READ_ONLY_POSTS)
-    if row["scope"] == TokenScope.READ and not reads_only:
+    if scope is TokenScope.READ and not reads_only:
         raise Forbidden("This API token may only read. Use one with the scope write.")
-    return UUID(str(row["user_id"]))
+    if scope is TokenScope.PIPELINE and not (reads_only or request.url.path.endswith(VALIDATIONS)):
+        raise Forbidden("This API token may only read and write validations. Use one with the scope write.")
+    return row["user_id"], scope
 
 
 CurrentUser = Annotated[Actor, Depends(current_user)]

@@ -15,9 +15,12 @@ class StudioRole(StrEnum):
 
 
 class TokenScope(StrEnum):
+    """`pipeline` reads, and writes validations, which no other token and no person can."""
+
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
+    PIPELINE = "pipeline"
 
 
 class Credentials(WireModel):

@@ -11,9 +11,7 @@ from depot_api.identity.actor import Actor
 from depot_api.problems import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, ProblemError, ProjectArchived
 from depot_api.projects import queries
 from depot_api.projects.models import Member, MemberSet, Project, ProjectCreate, ProjectRole, ProjectStatus
-from depot_api.wire import Page, decode_cursor, encode_cursor
-
-NIL = UUID(int=0)
+from depot_api.wire import NIL, Page, decode_cursor, decode_uuid_cursor, encode_cursor
 
 
 async def readable_project(tx: Transaction, project_id: UUID) -> Project:
@@ -63,19 +61,12 @@ async def list_projects(actor: Actor, name: str | None, limit: int, cursor: str 
 
 
 async def list_members(actor: Actor, project_id: UUID, limit: int, cursor: str | None) -> Page[Member]:
-    after = decode_cursor(cursor, str)
+    after = decode_uuid_cursor(cursor) or NIL
     async with actor.transaction() as tx:
         await readable_project(tx, project_id)
-        rows = await queries.members(tx, project_id, _uuid(after), limit)
+        rows = await queries.members(tx, project_id, after, limit)
     items = [Member.model_validate(row) for row in rows]
     return Page(items=items, next_cursor=encode_cursor(str(items[-1].user_id)) if len(items) == limit else None)
-
-
-def _uuid(cursor: list[str | int] | None) -> UUID:
-    try:
-        return UUID(str(cursor[0])) if cursor else NIL
-    except ValueError:
-        raise Invalid("The cursor is not one that this route gave. Leave it out to begin again.") from None
 
 
 async def set_member(actor: Actor, project_id: UUID, wanted: MemberSet) -> Member:
