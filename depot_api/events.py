@@ -13,9 +13,13 @@ class EventKind(StrEnum):
     PROJECT_CREATED = "project.created"
     MEMBER_SET = "member.set"
     BRANCH_CREATED = "branch.created"
+    BRANCH_UPDATED = "branch.updated"
+    LABEL_SET = "label.set"
+    LABEL_DELETED = "label.deleted"
     CHANGELIST_SUBMITTED = "changelist.submitted"
     CHANGELIST_ABANDONED = "changelist.abandoned"
     ASSET_CREATED = "asset.created"
+    ASSET_UPDATED = "asset.updated"
 
 
 async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:

@@ -69,6 +69,29 @@ async def changelists(
     )
 
 
+async def branch_history(
+    tx: Transaction, branch_id: UUID, path_key: str | None, at: int, before: int, limit: int
+) -> list[DictRow]:
+    """Submitted changelists that the branch shows, newest first; with a path, those that changed it."""
+    touching = """SELECT from_no FROM branch_heads
+        WHERE branch_id = l.ancestor_id AND path_key = %(path_key)s AND from_no <= least(l.upto_no, %(newest)s)
+        ORDER BY from_no DESC LIMIT %(limit)s"""
+    submitted = """SELECT number FROM changelists
+        WHERE branch_id = l.ancestor_id AND status = 'submitted' AND number <= least(l.upto_no, %(newest)s)
+        ORDER BY number DESC LIMIT %(limit)s"""
+    return await fetch_all(
+        tx,
+        f"""SELECT c.* FROM (
+                SELECT l.project_id, s.number
+                FROM branch_lineage l CROSS JOIN LATERAL ({submitted if path_key is None else touching}) s (number)
+                WHERE l.branch_id = %(branch_id)s ORDER BY s.number DESC LIMIT %(limit)s
+            ) seen CROSS JOIN LATERAL (
+                SELECT {_COLUMNS} FROM changelists WHERE project_id = seen.project_id AND number = seen.number OFFSET 0
+            ) c ORDER BY c.number DESC""",
+        {"branch_id": branch_id, "path_key": path_key, "newest": min(at, before - 1), "limit": limit},
+    )
+
+
 async def abandon(tx: Transaction, changelist_id: UUID) -> None:
     await tx.execute(
         "UPDATE changelists SET status = 'abandoned', revision = revision + 1 WHERE id = %s", (changelist_id,)

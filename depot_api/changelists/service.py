@@ -57,9 +57,7 @@ async def create_changelist(actor: Actor, wanted: ChangelistCreate, idempotency_
     async def create() -> Changelist:
         await projects.writable_project(tx, wanted.project_id, ProjectRole.CONTRIBUTOR)
         if wanted.branch_id:
-            branch = await branches.readable_branch(tx, wanted.branch_id)
-            if branch.project_id != wanted.project_id:
-                raise NotFound(f"There is no branch {wanted.branch_id} in this project.")
+            await branches.branch_of_project(tx, wanted.project_id, wanted.branch_id)
         row = await queries.insert_changelist(
             tx, wanted.project_id, wanted.branch_id, actor.user_id, wanted.description
         )
@@ -101,6 +99,20 @@ async def list_changelists(
         rows = await queries.changelists(tx, project_id, branch_id, status, before, limit)
     items = [Changelist.model_validate(row) for row in rows]
     return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(items) == limit else None)
+
+
+async def branch_history(
+    actor: Actor, branch_id: UUID, path: str | None, at: int | None, label: str | None, limit: int, cursor: str | None
+) -> Page[Changelist]:
+    """What was submitted to the branch, and to its ancestors up to where it began. Newest first."""
+    before = decode_cursor(cursor, int)
+    async with actor.transaction() as tx:
+        branch = await branches.readable_branch(tx, branch_id)
+        newest = await branches.resolve_point(tx, branch, at, label)
+        key = path_key(path) if path is not None else None
+        rows = await queries.branch_history(tx, branch_id, key, newest, int(before[0]) if before else newest + 1, limit)
+    items = [Changelist.model_validate(row) for row in rows]
+    return Page(items=items, next_cursor=encode_cursor(rows[-1]["number"]) if len(items) == limit else None)
 
 
 async def abandon_changelist(actor: Actor, changelist_id: UUID, if_match: str | None) -> None:
