@@ -288,6 +288,17 @@ async def land(
         parameters,
     )
     await tx.execute(
+        f"""WITH moved AS MATERIALIZED (
+               SELECT a.id, origin.asset_type, origin.tags, origin.metadata
+               FROM changelist_items i {_ASSET_OF_ITEM} CROSS JOIN LATERAL (
+                   SELECT asset_type, tags, metadata FROM assets
+                   WHERE project_id = i.project_id AND path_key = i.moved_from_key OFFSET 0) origin
+               WHERE i.changelist_id = %(id)s AND i.action = 'move')
+           UPDATE assets a SET asset_type = moved.asset_type, tags = moved.tags, metadata = moved.metadata
+           FROM moved WHERE a.id = moved.id""",
+        parameters,
+    )
+    await tx.execute(
         f"""WITH named AS MATERIALIZED (
                SELECT a.id, i.action, i.sha256, i.moved_from FROM changelist_items i {_ASSET_OF_ITEM}
                WHERE i.changelist_id = %(id)s AND i.action <> 'delete'),
