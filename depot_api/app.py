@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from depot_api import errors
 from depot_api.assets.routes import router as assets
+from depot_api.assets.routes import search_router as search
 from depot_api.blobstore.store import BlobStore
 from depot_api.branches.routes import router as branches
 from depot_api.changelists.routes import router as changelists
@@ -46,7 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.depot = depot
-    for router in (health, identity, projects, assets, objects, branches, changelists, reviews):
+    for router in (health, identity, projects, assets, search, objects, branches, changelists, reviews):
         app.include_router(router)
     errors.install(app)
     app.add_middleware(RequestContext)

@@ -15,12 +15,16 @@ class EventKind(StrEnum):
     BRANCH_CREATED = "branch.created"
     CHANGELIST_UPDATED = "changelist.updated"
     CHANGELIST_VALIDATED = "changelist.validated"
+    BRANCH_UPDATED = "branch.updated"
+    LABEL_SET = "label.set"
+    LABEL_DELETED = "label.deleted"
     CHANGELIST_SUBMITTED = "changelist.submitted"
     CHANGELIST_ABANDONED = "changelist.abandoned"
     REVIEW_REQUESTED = "review.requested"
     REVIEW_DECIDED = "review.decided"
     REVIEW_COMMENTED = "review.commented"
     ASSET_CREATED = "asset.created"
+    ASSET_UPDATED = "asset.updated"
 
 
 async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:

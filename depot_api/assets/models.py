@@ -1,22 +1,50 @@
 """Assets and their versions on the wire."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from depot_api.wire import Integer, Sha256FromBytes, Sha256Hex, StorableJson, Text, WireModel
 
 MAX_TAGS = 100
+MAX_VERSION = 2**31 - 1
+
+_METADATA = TypeAdapter(StorableJson)
+
+
+def _metadata_text(text: str) -> str:
+    """Written anew from what was understood: PostgreSQL refuses some numbers that JSON can spell."""
+    try:
+        return json.dumps(_METADATA.validate_json(text))
+    except ValidationError as error:
+        raise ValueError(f"must be a JSON object: {error.errors()[0]['msg']}") from None
+
+
+MetadataText = Annotated[str, AfterValidator(_metadata_text)]
+AssetType = Annotated[Text, Field(max_length=100)]
+Tag = Annotated[Text, Field(min_length=1, max_length=100)]
+Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
+BaseVersion = Annotated[Integer, Field(ge=1, le=MAX_VERSION)]
+Description = Annotated[Text, Field(max_length=10_000)]
 
 
 class AssetCreate(WireModel):
     project_id: UUID
     path: Text = Field(max_length=4096)
-    asset_type: Text = Field(default="", max_length=100)
-    tags: list[Annotated[Text, Field(min_length=1, max_length=100)]] = Field(default=[], max_length=MAX_TAGS)
+    asset_type: AssetType = ""
+    tags: Tags = Field(default=[])
     metadata: StorableJson = Field(default={})
+
+
+class AssetUpdate(WireModel):
+    """What is left out stays as it is; what is given replaces all of what was there."""
+
+    asset_type: AssetType | None = None
+    tags: Tags | None = None
+    metadata: StorableJson | None = None
 
 
 class Asset(BaseModel):
@@ -33,10 +61,28 @@ class Asset(BaseModel):
 class VersionCreate(WireModel):
     branch_id: UUID | None = Field(default=None, description="Left out: the project's default branch.")
     sha256: Sha256Hex = Field(description="Content that was sent before.")
-    base_version: Integer | None = Field(
-        default=None, ge=1, le=2**31 - 1, description="The head on the branch; none where the path is not there."
+    base_version: BaseVersion | None = Field(
+        default=None, description="The head on the branch; none where the path is not there."
     )
-    description: Text = Field(default="", max_length=10_000)
+    description: Description = ""
+
+
+class AssetDelete(WireModel):
+    branch_id: UUID | None = Field(default=None, description="Left out: the project's default branch.")
+    base_version: BaseVersion = Field(description="The head on the branch.")
+    description: Description = ""
+
+
+class AssetMove(AssetDelete):
+    to_path: Text = Field(max_length=4096)
+
+
+class AssetRestore(WireModel):
+    branch_id: UUID | None = Field(default=None, description="Left out: the project's default branch.")
+    version: BaseVersion | None = Field(
+        default=None, description="Whose content comes back; the last that the branch had when left out."
+    )
+    description: Description = ""
 
 
 class AssetVersion(BaseModel):
@@ -50,3 +96,19 @@ class AssetVersion(BaseModel):
     changelist_no: int
     author_id: UUID
     created_at: datetime
+
+
+class PastVersion(AssetVersion):
+    """A version, with the path that it was at."""
+
+    path: str
+    moved_from: str | None
+
+
+class FoundAsset(Asset):
+    """An asset, with its head on the branch that was searched; of a deleted one only the changelist is left."""
+
+    version: int | None
+    sha256: Sha256FromBytes | None
+    size_bytes: int | None
+    changelist_no: int

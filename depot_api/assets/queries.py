@@ -1,5 +1,7 @@
 """SQL of assets and their versions."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -62,4 +64,107 @@ async def version(tx: Transaction, asset_id: UUID, changelist_id: UUID) -> DictR
 async def versions(tx: Transaction, asset_id: UUID, before: int, limit: int) -> list[DictRow]:
     return await fetch_all(
         tx, _VERSION + "WHERE asset_id = %s AND number < %s ORDER BY number DESC LIMIT %s", (asset_id, before, limit)
+    )
+
+
+async def update_asset(
+    tx: Transaction, asset_id: UUID, asset_type: str | None, tags: list[str] | None, metadata: dict[str, Any] | None
+) -> DictRow:
+    """NULL leaves as it is."""
+    row = await fetch_one(
+        tx,
+        """UPDATE assets SET asset_type = coalesce(%s, asset_type), tags = coalesce(%s, tags),
+               metadata = coalesce(%s, metadata)
+           WHERE id = %s
+           RETURNING id, project_id, path, asset_type, tags, metadata, last_version, created_at""",
+        (asset_type, tags, Jsonb(metadata) if metadata is not None else None, asset_id),
+    )
+    assert row is not None
+    return row
+
+
+async def content_of(tx: Transaction, asset_id: UUID, number: int) -> bytes | None:
+    row = await fetch_one(
+        tx, "SELECT sha256 FROM asset_versions WHERE asset_id = %s AND number = %s", (asset_id, number)
+    )
+    return row["sha256"] if row else None
+
+
+async def last_content_on(tx: Transaction, asset_id: UUID, branch_id: UUID) -> bytes | None:
+    """What the asset last held on the branch, also when it is deleted there."""
+    row = await fetch_one(
+        tx,
+        """SELECT h.sha256 FROM assets a CROSS JOIN branch_lineage l CROSS JOIN LATERAL (
+               SELECT sha256, from_no FROM branch_heads
+               WHERE branch_id = l.ancestor_id AND path_key = a.path_key AND from_no <= l.upto_no
+                 AND version IS NOT NULL
+               ORDER BY from_no DESC LIMIT 1) h
+           WHERE a.id = %s AND l.branch_id = %s ORDER BY h.from_no DESC LIMIT 1""",
+        (asset_id, branch_id),
+    )
+    return row["sha256"] if row else None
+
+
+async def history(tx: Transaction, asset_id: UUID, before: tuple[int, str], limit: int) -> list[DictRow]:
+    """Newest first, with `path_key`. `before` is the (changelist_no, path_key) of the last row of the page before.
+
+    A path that was moved here counts up to the move. Each step goes to an older changelist, so moving in circles ends.
+    """
+    return await fetch_all(
+        tx,
+        """WITH RECURSIVE lives (asset_id, project_id, path_key, path, upto_no) AS (
+               SELECT id, project_id, path_key, path, 9223372036854775807 FROM assets WHERE id = %(asset_id)s
+               UNION
+               SELECT origin.id, origin.project_id, origin.path_key, origin.path, v.changelist_no - 1
+               FROM lives
+               JOIN asset_versions v ON v.asset_id = lives.asset_id AND v.changelist_no <= lives.upto_no
+                   AND v.action = 'move'
+               JOIN changelist_items i ON i.changelist_id = v.changelist_id AND i.path_key = lives.path_key
+               JOIN assets origin ON origin.project_id = lives.project_id AND origin.path_key = i.moved_from_key),
+           longest AS (
+               SELECT asset_id, path_key, path, max(upto_no) AS upto_no FROM lives GROUP BY asset_id, path_key, path)
+           SELECT v.asset_id, v.number, v.sha256, v.size_bytes, v.action, v.branch_id, v.changelist_id,
+                  v.changelist_no, v.author_id, v.created_at, v.moved_from, l.path, l.path_key
+           FROM longest l JOIN asset_versions v ON v.asset_id = l.asset_id AND v.changelist_no <= l.upto_no
+           WHERE (v.changelist_no, l.path_key) < (%(before_no)s, %(before_key)s)
+           ORDER BY v.changelist_no DESC, l.path_key DESC LIMIT %(limit)s""",
+        {"asset_id": asset_id, "before_no": before[0], "before_key": before[1], "limit": limit},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a search asks for; None asks for nothing."""
+
+    prefix_key: str | None
+    name_pattern: str | None
+    asset_type: str | None
+    tags: list[str] | None
+    metadata: str | None
+    author: str | None
+    changed_since: datetime | None
+    deleted: bool
+
+
+async def search(
+    tx: Transaction, project_id: UUID, branch_id: UUID, wanted: Filters, after: str, limit: int
+) -> list[DictRow]:
+    """In path order, with `path_key`."""
+    return await fetch_all(
+        tx,
+        "SELECT * FROM search_assets(%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s, %s, %s)",
+        (
+            project_id,
+            branch_id,
+            wanted.prefix_key,
+            wanted.name_pattern,
+            wanted.asset_type,
+            wanted.tags,
+            wanted.metadata,
+            wanted.author,
+            wanted.changed_since,
+            wanted.deleted,
+            after,
+            limit,
+        ),
     )

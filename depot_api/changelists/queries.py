@@ -72,6 +72,29 @@ async def changelists(
     )
 
 
+async def branch_history(
+    tx: Transaction, branch_id: UUID, path_key: str | None, at: int, before: int, limit: int
+) -> list[DictRow]:
+    """Submitted changelists that the branch shows, newest first; with a path, those that changed it."""
+    touching = """SELECT from_no FROM branch_heads
+        WHERE branch_id = l.ancestor_id AND path_key = %(path_key)s AND from_no <= least(l.upto_no, %(newest)s)
+        ORDER BY from_no DESC LIMIT %(limit)s"""
+    submitted = """SELECT number FROM changelists
+        WHERE branch_id = l.ancestor_id AND status = 'submitted' AND number <= least(l.upto_no, %(newest)s)
+        ORDER BY number DESC LIMIT %(limit)s"""
+    return await fetch_all(
+        tx,
+        f"""SELECT c.* FROM (
+                SELECT l.project_id, s.number
+                FROM branch_lineage l CROSS JOIN LATERAL ({submitted if path_key is None else touching}) s (number)
+                WHERE l.branch_id = %(branch_id)s ORDER BY s.number DESC LIMIT %(limit)s
+            ) seen CROSS JOIN LATERAL (
+                SELECT {_COLUMNS} FROM changelists WHERE project_id = seen.project_id AND number = seen.number OFFSET 0
+            ) c ORDER BY c.number DESC""",
+        {"branch_id": branch_id, "path_key": path_key, "newest": min(at, before - 1), "limit": limit},
+    )
+
+
 async def put_items(tx: Transaction, project_id: UUID, changelist_id: UUID, items: Sequence[ItemRow]) -> int:
     """How many items the changelist then has. The same path replaces its item."""
     await tx.execute(
@@ -343,6 +366,17 @@ async def land(
            SELECT project_id, path_key, path, %(author)s FROM changelist_items
            WHERE changelist_id = %(id)s AND action <> 'delete' ORDER BY path_key
            ON CONFLICT (project_id, path_key) DO NOTHING""",
+        parameters,
+    )
+    await tx.execute(
+        f"""WITH moved AS MATERIALIZED (
+               SELECT a.id, origin.asset_type, origin.tags, origin.metadata
+               FROM changelist_items i {_ASSET_OF_ITEM} CROSS JOIN LATERAL (
+                   SELECT asset_type, tags, metadata FROM assets
+                   WHERE project_id = i.project_id AND path_key = i.moved_from_key OFFSET 0) origin
+               WHERE i.changelist_id = %(id)s AND i.action = 'move')
+           UPDATE assets a SET asset_type = moved.asset_type, tags = moved.tags, metadata = moved.metadata
+           FROM moved WHERE a.id = moved.id""",
         parameters,
     )
     await tx.execute(

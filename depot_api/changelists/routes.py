@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
+from depot_api.branches.routes import At, AtLabel
 from depot_api.changelists import service
 from depot_api.changelists.models import (
     Changelist,
@@ -42,7 +43,7 @@ from depot_api.problems import (
     ValidationRequired,
     documented,
 )
-from depot_api.wire import Cursor, Limit, Page
+from depot_api.wire import Cursor, Limit, Page, Text
 
 router = APIRouter(tags=["changelists"])
 
@@ -176,3 +177,23 @@ async def list_changelists(
 ) -> Page[Changelist]:
     """Newest first."""
     return await service.list_changelists(actor, project_id, branch_id, status, limit, cursor)
+
+
+@router.get(
+    "/branches/{branch_id}/history",
+    summary="List the submitted changelists that a branch shows, newest first",
+    responses=documented(),
+)
+async def get_branch_history(
+    branch_id: UUID,
+    actor: CurrentUser,
+    path: Annotated[
+        Text | None, Query(max_length=4096, description="Only those that changed this path, in any case.")
+    ] = None,
+    at: At = None,
+    label: AtLabel = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[Changelist]:
+    """With those of its ancestors, up to where the branch began."""
+    return await service.branch_history(actor, branch_id, path, at, label, limit, cursor)

@@ -65,7 +65,7 @@ async def create_changelist(actor: Actor, wanted: ChangelistCreate, idempotency_
     async def create() -> Changelist:
         await projects.writable_project(tx, wanted.project_id, ProjectRole.CONTRIBUTOR)
         if wanted.branch_id:
-            await _branch_of(tx, wanted.project_id, wanted.branch_id)
+            await branches.branch_of_project(tx, wanted.project_id, wanted.branch_id)
         row = await queries.insert_changelist(
             tx, wanted.project_id, wanted.branch_id, actor.user_id, wanted.description
         )
@@ -105,6 +105,20 @@ async def list_changelists(
     return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(items) == limit else None)
 
 
+async def branch_history(
+    actor: Actor, branch_id: UUID, path: str | None, at: int | None, label: str | None, limit: int, cursor: str | None
+) -> Page[Changelist]:
+    """What was submitted to the branch, and to its ancestors up to where it began. Newest first."""
+    before = decode_cursor(cursor, int)
+    async with actor.transaction() as tx:
+        branch = await branches.readable_branch(tx, branch_id)
+        newest = await branches.resolve_point(tx, branch, at, label)
+        key = path_key(path) if path is not None else None
+        rows = await queries.branch_history(tx, branch_id, key, newest, int(before[0]) if before else newest + 1, limit)
+    items = [Changelist.model_validate(row) for row in rows]
+    return Page(items=items, next_cursor=encode_cursor(rows[-1]["number"]) if len(items) == limit else None)
+
+
 async def update_changelist(
     actor: Actor, changelist_id: UUID, wanted: ChangelistUpdate, if_match: str | None
 ) -> Changelist:
@@ -117,7 +131,7 @@ async def update_changelist(
             changelist = await open_changelist(tx, changelist_id)
             require_match(if_match, str(changelist.revision))
         if wanted.branch_id:
-            await _branch_of(tx, changelist.project_id, wanted.branch_id)
+            await branches.branch_of_project(tx, changelist.project_id, wanted.branch_id)
         try:
             row = await queries.update_changelist(tx, changelist_id, wanted.branch_id, wanted.description)
         except errors.RestrictViolation:
@@ -127,12 +141,6 @@ async def update_changelist(
         updated = Changelist.model_validate(row)
         await _tell(tx, actor, EventKind.CHANGELIST_UPDATED, updated)
     return updated
-
-
-async def _branch_of(tx: Transaction, project_id: UUID, branch_id: UUID) -> None:
-    branch = await branches.readable_branch(tx, branch_id)
-    if branch.project_id != project_id:
-        raise NotFound(f"There is no branch {branch_id} in this project.")
 
 
 async def _tell(tx: Transaction, actor: Actor, kind: EventKind, changelist: Changelist) -> None:

@@ -43,8 +43,8 @@ async def decide(
 ) -> DictRow | None:
     await tx.execute(
         """INSERT INTO reviews (project_id, changelist_id, reviewer_id, verdict, comment, decided_at)
-           VALUES (%(project)s, %(changelist)s, %(reviewer)s, %(verdict)s, %(comment)s,
-                   CASE WHEN %(verdict)s = 'pending' THEN NULL ELSE now() END)
+           VALUES (%(project)s, %(changelist)s, %(reviewer)s, %(verdict)s::review_verdict, %(comment)s,
+                   CASE WHEN %(verdict)s::review_verdict = 'pending' THEN NULL ELSE now() END)
            ON CONFLICT (changelist_id, reviewer_id) DO UPDATE SET verdict = excluded.verdict,
                comment = excluded.comment, decided_at = excluded.decided_at""",
         {

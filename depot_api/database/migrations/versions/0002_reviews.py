@@ -1,11 +1,11 @@
 """Changelists in full: validations by pipelines, reviews that the branch asks for, comments, integrations.
 
-Revision ID: 0007
+Revision ID: 0002
 """
 
 from depot_api.database.migrations.sql import run_sql_file
 
-revision = "0007"
+revision = "0002"
 down_revision = "0001"
 
 
