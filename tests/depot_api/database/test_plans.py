@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from depot_api.branches.queries import _DIFF_PAGE, _MANIFEST_PAGE
+from depot_api.changelists.queries import _FILES_BELOW
 
 PATHS = 5000
 
@@ -59,3 +60,12 @@ def test_a_diff_reads_what_was_touched_since_the_branches_parted(api, grown):
     assert nodes[0]["Actual Rows"] == 150
     read = sum(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in heads)
     assert read <= 1000
+
+
+def test_looking_below_new_paths_reads_only_what_is_there(api, grown):
+    keys = [f"d{n % 50}/new{n}" for n in range(500)] + ["d7"]
+    nodes = explain(api, grown, _FILES_BELOW, {"branch": grown.main, "keys": keys})
+    heads = [node for node in nodes if node.get("Relation Name") == "branch_heads"]
+    assert nodes[0]["Actual Rows"] == PATHS / 50
+    read = sum(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in heads)
+    assert read <= PATHS
