@@ -18,6 +18,7 @@ from depot_api.identity.routes import router as identity
 from depot_api.logs import configure as configure_logs
 from depot_api.middleware import RequestContext
 from depot_api.objects.routes import router as objects
+from depot_api.obliterations.routes import router as obliterations
 from depot_api.projects.routes import router as projects
 from depot_api.reviews.routes import router as reviews
 from depot_api.settings import Settings
@@ -47,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.depot = depot
-    for router in (health, identity, projects, assets, search, objects, branches, changelists, reviews):
+    for router in (health, identity, projects, assets, search, objects, branches, changelists, reviews, obliterations):
         app.include_router(router)
     errors.install(app)
     app.add_middleware(RequestContext)

@@ -16,6 +16,12 @@ class Depot:
     database: Database
     store: BlobStore
 
+    @property
+    def copies(self) -> list[BlobStore]:
+        """The store, and its mirror where there is one: everywhere that bytes lie on disks of this machine."""
+        replica = self.settings.asset_storage_replica_path
+        return [self.store, *([BlobStore(replica)] if replica else [])]
+
 
 def _depot(request: Request) -> Depot:
     depot: Depot = request.app.state.depot

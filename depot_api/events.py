@@ -23,6 +23,9 @@ class EventKind(StrEnum):
     REVIEW_REQUESTED = "review.requested"
     REVIEW_DECIDED = "review.decided"
     REVIEW_COMMENTED = "review.commented"
+    OBLITERATION_REQUESTED = "obliteration.requested"
+    OBLITERATION_CANCELLED = "obliteration.cancelled"
+    OBLITERATION_COMPLETED = "obliteration.completed"
     ASSET_CREATED = "asset.created"
     ASSET_UPDATED = "asset.updated"
 

@@ -116,6 +116,10 @@ class Locked(Problem):
     slug, status, title = "locked", 409, "Locked by someone else"
 
 
+class StillShown(Problem):
+    slug, status, title = "still-shown", 409, "A branch still shows it"
+
+
 class ReviewRequired(Problem):
     slug, status, title = "review-required", 409, "The branch asks for a review"
 
@@ -126,6 +130,10 @@ class ValidationRequired(Problem):
 
 class PathInUse(Problem):
     slug, status, title = "path-in-use", 422, "The path collides with another"
+
+
+class Obliterated(Problem):
+    slug, status, title = "obliterated", 410, "The content was obliterated"
 
 
 class StalePrecondition(Problem):

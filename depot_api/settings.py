@@ -26,6 +26,10 @@ class Settings(BaseSettings):
         default=64 << 20, ge=0, description="Free space in the store below which /health answers 503."
     )
 
+    obliterate_grace_seconds: int = Field(
+        default=86_400, ge=0, description="Time in which an obliteration can be taken back, before bytes are removed."
+    )
+
     @cached_property
     def database_conninfo(self) -> str:
         return self.database_url.get_secret_value()

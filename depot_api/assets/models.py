@@ -96,6 +96,7 @@ class AssetVersion(BaseModel):
     changelist_no: int
     author_id: UUID
     created_at: datetime
+    obliterated: bool = Field(default=False, description="The content is gone and answers 410.")
 
 
 class PastVersion(AssetVersion):

@@ -37,6 +37,7 @@ from depot_api.problems import (
     InvalidPath,
     Locked,
     MissingContent,
+    Obliterated,
     PathInUse,
     ProjectArchived,
     RangeNotSatisfiable,
@@ -173,7 +174,7 @@ async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
     "/{asset_id}/versions/{number}/content",
     summary="Get a version's content",
     response_class=Response,
-    responses={**CONTENT_RESPONSES, **documented(RangeNotSatisfiable, ContentDamaged)},
+    responses={**CONTENT_RESPONSES, **documented(RangeNotSatisfiable, ContentDamaged, Obliterated)},
 )
 async def get_content(asset_id: UUID, number: VersionNumber, request: Request, actor: CurrentUser) -> Response:
     return await objects.get_version_content(actor, asset_id, number, request)

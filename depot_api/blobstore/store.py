@@ -77,6 +77,13 @@ class BlobStore:
         for blob in staged:
             blob.path.unlink(missing_ok=True)
 
+    def remove(self, sha256: str) -> None:
+        """Take an object away. Only for content that no record refers to; gone already is fine."""
+        path = self._layout.object_path(sha256)
+        if path.parent.is_dir():
+            path.unlink(missing_ok=True)
+            sync_path(path.parent)
+
     def is_intact(self, blob: StoredBlob) -> bool:
         """Cheap: there, with exactly the recorded size. What only a hash can tell is told when it is read."""
         try:

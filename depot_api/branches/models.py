@@ -12,7 +12,8 @@ from depot_api.wire import Integer, Text, WireModel
 
 MAX_CHANGELIST_NO = 2**63 - 1
 MAX_APPROVALS = 10  # as in the schema
-LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
+# Never digits alone: `branch@12` is always a changelist.
+LABEL_PATTERN = r"^([A-Za-z]|[0-9]+[A-Za-z._-])[A-Za-z0-9._-]*$"
 
 LabelName = Annotated[Text, Field(pattern=LABEL_PATTERN, max_length=200)]
 ChangelistNo = Annotated[Integer, Field(ge=0, le=MAX_CHANGELIST_NO)]

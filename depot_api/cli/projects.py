@@ -9,10 +9,10 @@ import typer
 from depot_api.cli.credentials import connect
 from depot_api.cli.output import AsJson, show, table
 from depot_api.cli.places import BranchOption, ProjectOption, choose_project
-from depot_api.client.models import Branch, Changelist, ChangelistStatus, Project
+from depot_api.client.models import Branch, Changelist, ChangelistStatus, Project, ProjectRole
 
 projects = typer.Typer(no_args_is_help=True, help="Projects: create one, list yours.")
-branches = typer.Typer(no_args_is_help=True, help="Branches of a project: create one, list them.")
+branches = typer.Typer(no_args_is_help=True, help="Branches of a project: create one, list them, protect one.")
 HERE = Path()
 
 
@@ -74,6 +74,38 @@ def list_branches(project: ProjectOption = None, as_json: AsJson = False) -> Non
         found = list(depot.branches(of.id))
     rows = [_branch_row(one, found, of) for one in found]
     show(as_json, {"branches": found}, table(("NAME", "NEWEST", "BEGAN FROM", "ID"), rows))
+
+
+@branches.command("protect")
+def protect_branch(
+    name: Annotated[str, typer.Argument(help="The branch, by name or id.")],
+    project: ProjectOption = None,
+    submit_role: Annotated[ProjectRole | None, typer.Option(help="Who may submit: this role or above.")] = None,
+    review: Annotated[bool | None, typer.Option(help="Whether a submit needs an approval.")] = None,
+    validation: Annotated[bool | None, typer.Option(help="Whether each item must have passed validation.")] = None,
+    description: Annotated[str | None, typer.Option("--description", "-d", help="What it is for.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say who may submit to a branch, and what must pass before. What is left out stays as it is.
+
+    Example: depot branch protect release-1 --project Skyfall --submit-role lead --review
+    """
+    wanted = {
+        "submit_role": submit_role,
+        "require_review": review,
+        "require_validation": validation,
+        "description": description,
+    }
+    changes = {what: value for what, value in wanted.items() if value is not None}
+    if not changes:
+        raise typer.BadParameter("Say what to change: --submit-role, --review, --validation or --description.")
+    with connect() as depot:
+        of, _ = choose_project(depot, project, HERE)
+        branch = depot.update_branch(depot.find_branch(of.id, name).id, **changes)
+    review_line = "an approval" if branch.require_review else "no approval"
+    validation_line = "passed validations" if branch.require_validation else "no validation"
+    line = f"Submitting to {branch.name} takes the role {branch.submit_role}, {review_line} and {validation_line}."
+    show(as_json, branch, [line])
 
 
 def log(

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import urllib3
@@ -21,8 +23,11 @@ from depot_api.client.models import (
     Changelist,
     ChangelistItem,
     ChangelistStatus,
+    DiffRow,
+    FoundAsset,
     Health,
     Item,
+    Label,
     Manifest,
     Member,
     Project,
@@ -174,6 +179,37 @@ class DepotClient:
                 return branch
         raise _not_found(f"The project has no branch {name_or_id!r}; `depot branch list` shows what it has.")
 
+    def update_branch(self, branch_id: UUID, **changes: Any) -> Branch:
+        """Change `description`, `submit_role`, `require_review`, `require_validation`; others stay as they are."""
+        return self._ask(Branch, "PATCH", f"/branches/{branch_id}", document=changes, repeatable=True)
+
+    def branch_history(self, branch_id: UUID, path: str | None = None) -> Iterator[Changelist]:
+        """Submitted changelists that a branch shows, newest first; those that changed `path`."""
+        return self._pages(Changelist, f"/branches/{branch_id}/history", {"path": path})
+
+    def diff(
+        self,
+        branch_id: UUID,
+        *,
+        against: UUID | None = None,
+        from_point: int | str | None = None,
+        to_point: int | str | None = None,
+    ) -> Iterator[DiffRow]:
+        """What changes from `against` (the branch itself when None) to the branch; points are changelists or labels."""
+        query = {"against": against} | _point("from", "from_label", from_point) | _point("to", "to_label", to_point)
+        return self._pages(DiffRow, f"/branches/{branch_id}/diff", query)
+
+    def labels(self, project_id: UUID) -> Iterator[Label]:
+        return self._pages(Label, f"/projects/{project_id}/labels", {})
+
+    def set_label(self, project_id: UUID, name: str, branch_id: UUID, at: int | None = None) -> Label:
+        """Make a label or move it, to changelist `at` of the branch (its head when None)."""
+        document = {"branch_id": str(branch_id), "at": at}
+        return self._ask(Label, "PUT", f"/projects/{project_id}/labels/{quote(name, safe='')}", document=document)
+
+    def delete_label(self, project_id: UUID, name: str) -> None:
+        self._http.request("DELETE", f"/projects/{project_id}/labels/{quote(name, safe='')}")
+
     def manifest(self, branch_id: UUID, at: int | None = None) -> Manifest:
         """Every path that lives on a branch as of changelist `at` (the head when None)."""
         for _ in range(MANIFEST_ATTEMPTS - 1):
@@ -191,6 +227,45 @@ class DepotClient:
 
     def asset(self, asset_id: UUID) -> Asset:
         return self._ask(Asset, "GET", f"/assets/{asset_id}")
+
+    def find_asset(self, project_id: UUID, path: str) -> Asset:
+        """The asset at a path, in any case. Raises ProblemError 404 when there is none."""
+        first = next(self.assets(project_id, path), None)  # a path comes before those that begin with it
+        if first is not None and first.path.casefold() == path.casefold():
+            return first
+        raise _not_found(f"The project has no asset at {path!r}; `depot search --prefix` shows what it has.")
+
+    def update_asset(self, asset_id: UUID, **changes: Any) -> Asset:
+        """Replace `asset_type`, `tags` or `metadata`; others stay as they are."""
+        return self._ask(Asset, "PATCH", f"/assets/{asset_id}", document=changes, repeatable=True)
+
+    def search(
+        self,
+        project_id: UUID,
+        *,
+        branch_id: UUID | None = None,
+        prefix: str | None = None,
+        name: str | None = None,
+        asset_type: str | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        author: str | None = None,
+        changed_since: datetime | None = None,
+        deleted: bool = False,
+    ) -> Iterator[FoundAsset]:
+        """Assets of a branch (the project's default when None) that match everything given, in path order."""
+        query = {
+            "branch_id": branch_id,
+            "prefix": prefix,
+            "name": name,
+            "type": asset_type,
+            "tag": list(tags) or None,
+            "metadata": json.dumps(metadata) if metadata is not None else None,
+            "author": author,
+            "changed_since": changed_since.isoformat() if changed_since else None,
+            "deleted": deleted,
+        }
+        return self._pages(FoundAsset, f"/projects/{project_id}/search", query)
 
     def asset_versions(self, asset_id: UUID) -> Iterator[AssetVersion]:
         """Versions of an asset on all branches, newest first."""
@@ -327,6 +402,10 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         yield from lines
+
+
+def _point(number_name: str, label_name: str, point: int | str | None) -> dict[str, int | str | None]:
+    return {label_name if isinstance(point, str) else number_name: point}
 
 
 def _item_document(item: Item) -> dict[str, Any]:

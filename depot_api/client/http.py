@@ -163,7 +163,7 @@ class Transport:
 
     def _address(self, path: str, query: Mapping[str, Any] | None) -> str:
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        return f"{self.url}{path}?{urlencode(given)}" if given else f"{self.url}{path}"
+        return f"{self.url}{path}?{urlencode(given, doseq=True)}" if given else f"{self.url}{path}"
 
     def _unreachable(self, error: Exception) -> Unreachable:
         return Unreachable(

@@ -64,7 +64,34 @@ class Branch(Answer):
     parent_id: UUID | None = None
     parent_at: int | None = None
     head_no: int
+    submit_role: ProjectRole = ProjectRole.CONTRIBUTOR
+    require_review: bool = False
+    require_validation: bool = False
     created_at: AwareDatetime
+
+
+class Label(Answer):
+    """A name for a branch as of changelist `at`."""
+
+    name: str
+    branch_id: UUID
+    at: int
+    created_at: AwareDatetime
+
+
+class DiffSide(Answer):
+    version: int
+    sha256: str
+    size_bytes: int
+
+
+class DiffRow(Answer):
+    """`change` is added, removed or changed: what happens to the path from left to right."""
+
+    path: str
+    change: str
+    left: DiffSide | None
+    right: DiffSide | None
 
 
 class ChangelistStatus(StrEnum):
@@ -116,6 +143,15 @@ class Asset(Answer):
     metadata: dict[str, Any]
     last_version: int
     created_at: AwareDatetime
+
+
+class FoundAsset(Asset):
+    """An asset with its head on the branch that was searched."""
+
+    version: int | None
+    sha256: str | None
+    size_bytes: int | None
+    changelist_no: int
 
 
 class AssetVersion(Answer):

@@ -5,13 +5,14 @@ import hashlib
 import math
 from datetime import timedelta
 
+from depot_api.database.pool import Transaction
 from depot_api.depot import Depot
 from depot_api.identity import queries
 from depot_api.identity.actor import Actor
-from depot_api.identity.models import AccessToken, Credentials, Me
+from depot_api.identity.models import AccessToken, Credentials, Me, StudioRole
 from depot_api.identity.passwords import password_matches
 from depot_api.identity.tokens import issue_access_token
-from depot_api.problems import TooManyAttempts, Unauthenticated
+from depot_api.problems import Forbidden, TooManyAttempts, Unauthenticated
 
 
 async def sign_in(depot: Depot, credentials: Credentials, address: str) -> AccessToken:
@@ -49,3 +50,10 @@ async def me(actor: Actor) -> Me:
         row = await queries.user(tx, actor.user_id)
     assert row is not None, "set_app_user has just checked that the user exists"
     return Me.model_validate(row)
+
+
+async def refuse_unless_admin(tx: Transaction, actor: Actor) -> None:
+    """Raises Forbidden. The database's functions and policies hold the same line without words."""
+    row = await queries.user(tx, actor.user_id)
+    if row is None or StudioRole(row["studio_role"]) is not StudioRole.ADMIN:
+        raise Forbidden("This is for studio admins.")

@@ -9,10 +9,11 @@ from depot_api.blobstore.layout import StoredBlob
 from depot_api.database.pool import Transaction, fetch_all, fetch_one
 
 
-async def record_blobs(tx: Transaction, project_id: UUID, blobs: Sequence[StoredBlob]) -> None:
-    """The content, and that this user has proved to possess it."""
-    await tx.execute(
-        "SELECT record_blobs(%s, %s, %s, %s, %s)",
+async def record_blobs(tx: Transaction, project_id: UUID, blobs: Sequence[StoredBlob]) -> bool:
+    """The content, and that this user has proved to possess it. Returns whether some of it had been obliterated."""
+    row = await fetch_one(
+        tx,
+        "SELECT record_blobs(%s, %s, %s, %s, %s) AS was_removed",
         (
             project_id,
             [bytes.fromhex(blob.sha256) for blob in blobs],
@@ -21,6 +22,7 @@ async def record_blobs(tx: Transaction, project_id: UUID, blobs: Sequence[Stored
             [blob.stored_crc32 for blob in blobs],
         ),
     )
+    return row is not None and bool(row["was_removed"])
 
 
 async def known_blobs(tx: Transaction, project_id: UUID, hashes: Sequence[bytes]) -> list[StoredBlob]:
@@ -37,14 +39,31 @@ async def known_blobs(tx: Transaction, project_id: UUID, hashes: Sequence[bytes]
     return [_stored_blob(row) for row in rows]
 
 
-async def version_blob(tx: Transaction, asset_id: UUID, number: int) -> StoredBlob | None:
+async def version_content(tx: Transaction, asset_id: UUID, number: int) -> tuple[UUID, bytes] | None:
+    """The project and the hash of a version's content."""
     row = await fetch_one(
-        tx,
-        """SELECT b.sha256, b.size_bytes, b.stored_bytes, b.stored_crc32
-           FROM asset_versions v JOIN blobs b ON b.sha256 = v.sha256 WHERE v.asset_id = %s AND v.number = %s""",
-        (asset_id, number),
+        tx, "SELECT project_id, sha256 FROM asset_versions WHERE asset_id = %s AND number = %s", (asset_id, number)
     )
-    return _stored_blob(row) if row else None
+    return (row["project_id"], row["sha256"]) if row else None
+
+
+async def is_obliterated(tx: Transaction, asset_id: UUID, number: int) -> bool:
+    return (
+        await fetch_one(
+            tx, "SELECT 1 FROM obliterated_versions WHERE asset_id = %s AND number = %s", (asset_id, number)
+        )
+        is not None
+    )
+
+
+async def obliterated(tx: Transaction, project_id: UUID, hashes: Sequence[bytes]) -> list[str]:
+    rows = await fetch_all(
+        tx,
+        """SELECT DISTINCT encode(sha256, 'hex') AS sha256 FROM obliterated_versions
+           WHERE project_id = %s AND sha256 = ANY (%s)""",
+        (project_id, list(hashes)),
+    )
+    return [row["sha256"] for row in rows]
 
 
 def _stored_blob(row: DictRow) -> StoredBlob:

@@ -13,6 +13,7 @@ from depot_api.problems import (
     ContentDamaged,
     Forbidden,
     HashMismatch,
+    Obliterated,
     ProjectArchived,
     RangeNotSatisfiable,
     StorageFull,
@@ -60,7 +61,7 @@ async def put_pack(project_id: UUID, request: Request, actor: CurrentUser) -> St
     "/fetch",
     summary="Get many objects in one streamed answer",
     response_class=Response,
-    responses={200: {"content": {pack.GZIP_MEDIA_TYPE: BINARY}}, **documented(ContentDamaged)},
+    responses={200: {"content": {pack.GZIP_MEDIA_TYPE: BINARY}}, **documented(ContentDamaged, Obliterated)},
 )
 async def fetch_objects(project_id: UUID, body: FetchQuery, actor: CurrentUser) -> Response:
     """A pack whose entries are the stored gzip members, named by the SHA-256 of their content."""
@@ -82,7 +83,7 @@ async def put_object(project_id: UUID, sha256: PathSha256, request: Request, act
     "/{sha256}",
     summary="Get one object",
     response_class=Response,
-    responses={**CONTENT_RESPONSES, **documented(RangeNotSatisfiable, ContentDamaged)},
+    responses={**CONTENT_RESPONSES, **documented(RangeNotSatisfiable, ContentDamaged, Obliterated)},
 )
 async def get_object(project_id: UUID, sha256: PathSha256, request: Request, actor: CurrentUser) -> Response:
     return await service.get_object(actor, project_id, sha256, request)

@@ -13,7 +13,7 @@ from depot_api.objects import queries
 from depot_api.objects.models import StoredObject, StoredPack
 from depot_api.objects.receiving import ObjectSink, PackSink, Sink, receive
 from depot_api.objects.sending import content_response, pack_response
-from depot_api.problems import NotFound
+from depot_api.problems import NotFound, Obliterated, Unavailable
 from depot_api.projects import service as projects
 from depot_api.projects.models import ProjectRole
 
@@ -36,7 +36,9 @@ async def _receive(
         await projects.writable_project(tx, project_id, ProjectRole.CONTRIBUTOR)
     blobs = await receive(actor.depot.store, body, make_sink)
     async with actor.transaction() as tx:
-        await queries.record_blobs(tx, project_id, blobs)
+        was_removed = await queries.record_blobs(tx, project_id, blobs)
+    if was_removed and len(await asyncio.to_thread(_intact, actor.depot.store, list(blobs))) < len(blobs):
+        raise Unavailable("The content was being obliterated at that moment. Send it again.", retry_after_seconds=1)
     return [StoredObject(sha256=b.sha256, size_bytes=b.size_bytes, stored_bytes=b.stored_bytes) for b in blobs]
 
 
@@ -73,13 +75,21 @@ async def _known(actor: Actor, project_id: UUID, hashes: list[str]) -> list[Stor
     found = {blob.sha256: blob for blob in blobs}
     unknown = [sha256 for sha256 in hashes if sha256 not in found]
     if unknown:
+        async with actor.transaction() as tx:
+            gone = await queries.obliterated(tx, project_id, [bytes.fromhex(sha256) for sha256 in unknown])
+        if gone:
+            raise Obliterated("The content was obliterated. Its history is still there.", sha256=gone)
         raise NotFound("This project does not refer to that content.", sha256=unknown)
     return [found[sha256] for sha256 in hashes]
 
 
 async def get_version_content(actor: Actor, asset_id: UUID, number: int, request: Request) -> Response:
     async with actor.transaction() as tx:
-        blob = await queries.version_blob(tx, asset_id, number)
-    if blob is None:
-        raise NotFound(f"There is no version {number} of asset {asset_id} that you can see.")
-    return await content_response(request, actor.depot.store, blob)
+        content = await queries.version_content(tx, asset_id, number)
+        if content is None:
+            raise NotFound(f"There is no version {number} of asset {asset_id} that you can see.")
+        if await queries.is_obliterated(tx, asset_id, number):
+            raise Obliterated(f"The content of version {number} was obliterated. Its history is still there.")
+    project_id, sha256 = content
+    blobs = await _known(actor, project_id, [sha256.hex()])
+    return await content_response(request, actor.depot.store, blobs[0])

@@ -60,6 +60,12 @@ def test_a_label_that_does_not_fit_is_refused(project, labels):
     assert project.http.get(manifest, params={"label": "no/slash"}).status_code == 422
 
 
+@pytest.mark.parametrize("name", ["12", ".", "-x", "a b", "%00", "x" * 201])
+def test_a_name_that_could_be_mistaken_is_refused(project, labels, name):
+    response = project.http.put(f"{labels}/{name}", json={"branch_id": project.main})
+    assert response.status_code in (405, 422)  # `/.` is taken for the list
+
+
 @pytest.mark.parametrize("at", [4, -1, 2**63, True, "1"])
 def test_a_point_that_is_not_there_is_refused(project, labels, at):
     response = project.http.put(f"{labels}/beta", json={"branch_id": project.main, "at": at})

@@ -6,7 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from depot_api.branches.queries import _MANIFEST_PAGE
+from depot_api.branches.queries import _DIFF_PAGE, _MANIFEST_PAGE
+from depot_api.changelists.queries import _FILES_BELOW
 
 PATHS = 5000
 
@@ -44,3 +45,27 @@ def test_a_manifest_page_reads_a_page(api, grown):
     heads = [node for node in nodes if node.get("Relation Name") == "branch_heads"]
     assert [(node["Node Type"], node["Index Name"]) for node in heads] == [("Index Scan", "branch_heads_newest")]
     assert heads[0]["Actual Rows"] <= 101
+
+
+def test_a_diff_reads_what_was_touched_since_the_branches_parted(api, grown):
+    made = grown.http.post("/branches", json={"project_id": grown.id, "name": "dev"}).json()
+    content = grown.put(b"changed")
+    for branch, first in ((made["id"], 0), (grown.main, 50)):
+        edits = [f"d{n % 50}/f{n}" for n in range(first, first + 100)]
+        grown.submit([{"action": "edit", "path": p, "base_version": 1, "sha256": content} for p in edits], branch)
+    points = {"left": grown.main, "left_at": 3, "right": made["id"], "right_at": 2}
+    nodes = explain(api, grown, _DIFF_PAGE, {**points, "after": "", "limit": 1000})
+    heads = [node for node in nodes if node.get("Relation Name") == "branch_heads"]
+    assert {node["Index Name"] for node in heads} == {"branch_heads_from_no", "branch_heads_newest"}
+    assert nodes[0]["Actual Rows"] == 150
+    read = sum(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in heads)
+    assert read <= 1000
+
+
+def test_looking_below_new_paths_reads_only_what_is_there(api, grown):
+    keys = [f"d{n % 50}/new{n}" for n in range(500)] + ["d7"]
+    nodes = explain(api, grown, _FILES_BELOW, {"branch": grown.main, "keys": keys})
+    heads = [node for node in nodes if node.get("Relation Name") == "branch_heads"]
+    assert nodes[0]["Actual Rows"] == PATHS / 50
+    read = sum(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in heads)
+    assert read <= PATHS

@@ -22,7 +22,7 @@ CREATE TRIGGER keep_protection BEFORE UPDATE OF
 
 ALTER TABLE branches ADD CONSTRAINT branches_of_project UNIQUE (project_id, id);
 ALTER TABLE labels
-    ADD CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$'),
+    ADD CHECK (length(name) <= 200 AND name ~ '^([A-Za-z]|[0-9]+[A-Za-z._-])[A-Za-z0-9._-]*$'),
     ADD CHECK (at_no >= 0),
     ADD FOREIGN KEY (project_id, branch_id) REFERENCES branches (project_id, id);
 CREATE UNIQUE INDEX labels_name ON labels (project_id, lower(name));

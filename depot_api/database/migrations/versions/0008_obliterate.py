@@ -1,0 +1,13 @@
+"""Obliterate: content of chosen versions goes, their history stays.
+
+Revision ID: 0008
+"""
+
+from depot_api.database.migrations.sql import run_sql_file
+
+revision = "0008"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    run_sql_file(__file__)
