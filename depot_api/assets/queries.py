@@ -13,7 +13,8 @@ from depot_api.database.pool import Transaction, fetch_all, fetch_one
 _ASSET = "SELECT id, project_id, path, asset_type, tags, metadata, last_version, created_at FROM assets "
 _VERSION = """
     SELECT asset_id, number, sha256, size_bytes, action, branch_id, changelist_id, changelist_no, author_id, created_at,
-           EXISTS (SELECT FROM obliterated_versions o WHERE (o.asset_id, o.number) = (v.asset_id, v.number)) AS obliterated
+           EXISTS (SELECT FROM obliterated_versions o
+                   WHERE o.asset_id = v.asset_id AND o.number = v.number) AS obliterated
     FROM asset_versions v
 """
 

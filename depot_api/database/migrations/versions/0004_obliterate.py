@@ -1,11 +1,11 @@
 """Obliterate: content of chosen versions goes, their history stays.
 
-Revision ID: 0008
+Revision ID: 0004
 """
 
 from depot_api.database.migrations.sql import run_sql_file
 
-revision = "0008"
+revision = "0004"
 down_revision = "0003"
 
 
