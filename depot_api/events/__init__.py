@@ -16,6 +16,9 @@ class EventKind(StrEnum):
     CHANGELIST_SUBMITTED = "changelist.submitted"
     CHANGELIST_ABANDONED = "changelist.abandoned"
     ASSET_CREATED = "asset.created"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_UPDATED = "webhook.updated"
+    WEBHOOK_DELETED = "webhook.deleted"
 
 
 async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:
