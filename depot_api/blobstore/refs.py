@@ -147,8 +147,8 @@ class ProjectRefs:
 
 
 def read_refs(directory: Path) -> list[ProjectRefs]:
-    """Every project below `refs/`."""
-    return [ProjectRefs(project) for project in sorted(directory.iterdir()) if project.is_dir()]
+    """Every project below `refs/`; a directory that a crash left empty is none."""
+    return [ProjectRefs(project) for project in sorted(directory.iterdir()) if any(project.iterdir())]
 
 
 def write_refs(directory: Path, refs: Sequence[Ref], temporary_file: Callable[[], Path]) -> None:
