@@ -207,7 +207,7 @@ def new_project(api: Api) -> Callable[[], Project]:
     return lambda: make_project(api)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def running_api_factory() -> tuple[Any, Any]:
     """For a test that stops and starts the service itself."""
     return make_project, running_api
