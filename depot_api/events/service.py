@@ -21,58 +21,55 @@ HEARTBEAT_SECONDS = 15.0
 # The client comes back with Last-Event-ID, and its token is looked at anew.
 STREAM_SECONDS = 900.0
 
-Place = tuple[int, int]
-
 log = structlog.get_logger("depot_api")
 
 
 def event_of(row: Mapping[str, Any]) -> Event:
-    """From a row with `xact_id` as text."""
-    return Event.model_validate({**row, "cursor": encode_cursor(int(row["xact_id"]), row["id"])})
+    return Event.model_validate({**row, "cursor": encode_cursor(row["id"])})
 
 
-def _place(cursor: str | None) -> Place:
-    key = decode_cursor(cursor, int, int)
-    # Below the first transaction there is nothing, so whatever is negative means the beginning.
-    return (max(int(key[0]), 0), int(key[1])) if key else (0, 0)
+def _event_id(cursor: str | None) -> int:
+    """0, which no event has, for the beginning."""
+    key = decode_cursor(cursor, int)
+    return int(key[0]) if key else 0
 
 
 async def list_events(actor: Actor, project_id: UUID, after: str | None, limit: int) -> Page[Event]:
     """Oldest first."""
-    place = _place(after)
+    after_id = _event_id(after)
     async with actor.transaction() as tx:
-        items = await _events_after(tx, project_id, place, limit)
+        items = await _events_after(tx, project_id, after_id, limit)
     return Page(items=items, next_cursor=items[-1].cursor if len(items) == limit else None)
 
 
-async def _events_after(tx: Transaction, project_id: UUID, place: Place, limit: int) -> list[Event]:
+async def _events_after(tx: Transaction, project_id: UUID, after_id: int, limit: int) -> list[Event]:
     await projects.readable_project(tx, project_id)
-    return [event_of(row) for row in await queries.events(tx, project_id, *place, limit)]
+    return [event_of(row) for row in await queries.events(tx, project_id, after_id, limit)]
 
 
 async def stream_events(actor: Actor, project_id: UUID, after: str | None) -> AsyncIterator[bytes]:
     """Server-sent events. What can be refused is refused before the first byte."""
-    place = _place(after)
+    after_id = _event_id(after)
     async with actor.transaction() as tx:
         await projects.readable_project(tx, project_id)
-    return _stream(actor, project_id, place)
+    return _stream(actor, project_id, after_id)
 
 
-async def _stream(actor: Actor, project_id: UUID, place: Place) -> AsyncIterator[bytes]:
+async def _stream(actor: Actor, project_id: UUID, after_id: int) -> AsyncIterator[bytes]:
     """Ends when the service stops, when the asker may not read any more, or after STREAM_SECONDS."""
     yield b": connected\n\n"
     streamed_seconds = silent_seconds = 0.0
     while streamed_seconds < STREAM_SECONDS:
         try:
             async with actor.transaction() as tx:
-                events = await _events_after(tx, project_id, place, STREAM_BATCH_EVENTS)
+                events = await _events_after(tx, project_id, after_id, STREAM_BATCH_EVENTS)
         except (Problem, psycopg.Error) as error:
             log.info("event stream ended", request_id=actor.request_id, reason=str(error))
             return
         for event in events:
             yield _message(event)
         if events:
-            place, silent_seconds = _place(events[-1].cursor), 0.0
+            after_id, silent_seconds = events[-1].id, 0.0
         if silent_seconds >= HEARTBEAT_SECONDS:
             yield b": heartbeat\n\n"
             silent_seconds = 0.0

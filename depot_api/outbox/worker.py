@@ -55,7 +55,8 @@ class OutboxWorker:
         )
         async with connection:
             await _take_lead(connection)
-            log.info("outbox lead taken")
+            row = await (await connection.execute("SELECT adopt_restored_events()")).fetchone()
+            log.info("outbox lead taken", restored_events_adopted=bool(row and row[0]))
             async with asyncio.TaskGroup() as group:
                 group.create_task(_hold(connection))
                 group.create_task(repeat("refs", lambda: refs.write_next(self._depot)))

@@ -97,7 +97,7 @@ async def fan_out(tx: Transaction, max_events: int) -> int:
 async def due_deliveries(tx: Transaction, webhook_id: UUID | None = None) -> list[DictRow]:
     return await fetch_all(
         tx,
-        """SELECT id AS delivery_id, webhook_id, attempts, url, secret, xact_id::text AS xact_id, event_id, project_id,
+        """SELECT id AS delivery_id, webhook_id, attempts, url, secret, event_id, project_id,
                   kind, actor_id, payload, created_at
            FROM due_deliveries(%s)""",
         (webhook_id,),

@@ -120,7 +120,7 @@ def test_strangers_and_bad_cursors(api, project):
         assert httpx.get(f"{api.url}/projects/{project.id}/{path}").status_code == 401
 
 
-@pytest.mark.parametrize("cursor", ["!!!", "WzFd", "WyJhIiwxXQ", "WzE4NDQ2NzQ0MDczNzA5NTUxNjE1LDFd"])
+@pytest.mark.parametrize("cursor", ["!!!", "WzEsMl0", "WyJhIl0", "WzE4NDQ2NzQ0MDczNzA5NTUxNjE1XQ"])
 @pytest.mark.parametrize("path", ["events", "events/stream"])
 def test_cursors_that_no_route_gave(project, path, cursor):
     response = project.http.get(f"/projects/{project.id}/{path}", params={"after": cursor})
@@ -128,5 +128,5 @@ def test_cursors_that_no_route_gave(project, path, cursor):
 
 
 def test_a_negative_cursor_is_the_beginning(project):
-    response = project.http.get(f"/projects/{project.id}/events", params={"after": "Wy01LC01XQ"})
+    response = project.http.get(f"/projects/{project.id}/events", params={"after": "Wy01XQ"})
     assert [event["kind"] for event in response.json()["items"]] == ["project.created"]

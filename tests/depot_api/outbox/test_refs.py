@@ -86,17 +86,45 @@ def test_kill_9_loses_none(cluster, depot_template, tmp_path, running_api_factor
     assert {ref.path for ref in found} == {f"f{number}/{part}" for number in range(5) for part in range(400)}
 
 
-def test_a_lost_session_hands_the_lead_over(own_api, running_api_factory):
-    make_project, _ = running_api_factory
-    project = make_project(own_api)
-    project.add("a", b"a")
-    wait_for(own_api.store, project.id, 1)
-    with psycopg.connect(own_api.owner_url.replace("depot_owner", "postgres"), autocommit=True) as admin:
+def end_the_lead(api) -> None:
+    with psycopg.connect(api.owner_url.replace("depot_owner", "postgres"), autocommit=True) as admin:
         ended = admin.execute(
             """SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                WHERE l.locktype = 'advisory' AND l.granted AND d.datname = current_database()"""
         ).fetchone()
     assert ended == (1,)
+
+
+def test_a_restored_dump_with_transactions_of_the_future(own_api, running_api_factory):
+    """As pg_restore into a young cluster leaves it: events and cursors with ids that this cluster has yet to reach."""
+    make_project, _ = running_api_factory
+    project = make_project(own_api)
+    for path in ("a", "b"):
+        project.add(path, b"x")
+    wait_for(own_api.store, project.id, 2)
+    url = f"/projects/{project.id}/events"
+    before = project.http.get(url).json()["items"]
+    with psycopg.connect(own_api.owner_url) as owner:
+        owner.execute("ALTER TABLE events DISABLE TRIGGER append_only")
+        owner.execute("UPDATE events SET xact_id = (1000000000000 + id)::text::xid8")
+        owner.execute("UPDATE outbox_consumers SET xact_id = (1000000000000 + event_id)::text::xid8")
+        owner.execute("ALTER TABLE events ENABLE TRIGGER append_only")
+    project.add("c", b"x")
+    end_the_lead(own_api)
+    assert [ref.path for ref in wait_for(own_api.store, project.id, 3)] == ["a", "b", "c"]
+    assert project.http.get(url).json()["items"][:-1] == before
+    after = project.http.get(url, params={"after": before[-1]["cursor"]}).json()["items"]
+    assert [event["payload"]["number"] for event in after] == [3]
+    with psycopg.connect(own_api.owner_url) as owner, pytest.raises(psycopg.errors.RestrictViolation):
+        owner.execute("UPDATE events SET kind = 'other'")
+
+
+def test_a_lost_session_hands_the_lead_over(own_api, running_api_factory):
+    make_project, _ = running_api_factory
+    project = make_project(own_api)
+    project.add("a", b"a")
+    wait_for(own_api.store, project.id, 1)
+    end_the_lead(own_api)
     project.add("b", b"b")
     wait_for(own_api.store, project.id, 2)
 

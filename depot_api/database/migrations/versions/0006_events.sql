@@ -96,6 +96,27 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public AS $
     WHERE name = consumer AND (xact_id, event_id) < (to_xact_id, to_event_id)
 $$;
 
+-- A dump carries transaction ids of another cluster, which may lie in this one's future: such events would stay hidden,
+-- and a cursor at one would skip all that is new. Then every event so far moves before all transactions, in the order
+-- of ids, and each reader goes back to the first that it may not have done: what it repeats changes nothing.
+CREATE FUNCTION adopt_restored_events() RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM events WHERE xact_id >= pg_snapshot_xmax(pg_current_snapshot())
+                   UNION ALL
+                   SELECT FROM outbox_consumers WHERE xact_id >= pg_snapshot_xmax(pg_current_snapshot())) THEN
+        RETURN false;
+    END IF;
+    ALTER TABLE events DISABLE TRIGGER append_only; -- also holds off writers until the end
+    UPDATE outbox_consumers c SET xact_id = '0', event_id = coalesce(
+        (SELECT min(e.id) - 1 FROM events e
+         WHERE (e.xact_id, e.id) > (c.xact_id, c.event_id) OR e.id > c.event_id),
+        c.event_id);
+    UPDATE events SET xact_id = '0' WHERE xact_id <> '0';
+    ALTER TABLE events ENABLE TRIGGER append_only;
+    RETURN true;
+END $$;
+
 CREATE FUNCTION ref_user(wanted uuid) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
     SELECT jsonb_build_object('id', id, 'username', username, 'display_name', display_name, 'studio_role', studio_role)
@@ -174,6 +195,9 @@ CREATE FUNCTION fan_out_webhooks(max_events integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
 DECLARE seen integer;
 BEGIN
+    IF NOT EXISTS (SELECT FROM outbox_events('webhooks', 1)) THEN
+        RETURN 0; -- before the lock, which would cost a transaction id at every look
+    END IF;
     PERFORM FROM outbox_consumers WHERE name = 'webhooks' FOR UPDATE;
     WITH batch AS MATERIALIZED (SELECT * FROM outbox_events('webhooks', max_events)),
     fanned AS (
@@ -191,10 +215,10 @@ END $$;
 
 -- For each active webhook its first pending delivery, when that one's time has come.
 CREATE FUNCTION due_deliveries(only_webhook uuid DEFAULT NULL)
-RETURNS TABLE (id uuid, webhook_id uuid, attempts integer, url text, secret text, xact_id xid8, event_id bigint,
+RETURNS TABLE (id uuid, webhook_id uuid, attempts integer, url text, secret text, event_id bigint,
                project_id uuid, kind text, actor_id uuid, payload jsonb, created_at timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
-    SELECT d.id, w.id, d.attempts, w.url, s.secret, e.xact_id, e.id, e.project_id, e.kind, e.actor_id, e.payload,
+    SELECT d.id, w.id, d.attempts, w.url, s.secret, e.id, e.project_id, e.kind, e.actor_id, e.payload,
            e.created_at
     FROM webhooks w JOIN webhook_secrets s ON s.webhook_id = w.id
     CROSS JOIN LATERAL (
@@ -217,7 +241,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public AS $
     WHERE id = delivery AND status = 'pending'
 $$;
 
-REVOKE EXECUTE ON FUNCTION outbox_events, advance_outbox, ref_user, ref_project, ref_branches, ref_asset, ref_versions,
+REVOKE EXECUTE ON FUNCTION outbox_events, advance_outbox, adopt_restored_events, ref_user, ref_project, ref_branches, ref_asset, ref_versions,
     set_webhook_secret, fan_out_webhooks, due_deliveries, record_delivery FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION outbox_events, advance_outbox, ref_project, ref_branches, ref_asset, ref_versions,
+GRANT EXECUTE ON FUNCTION outbox_events, advance_outbox, adopt_restored_events, ref_project, ref_branches, ref_asset, ref_versions,
     set_webhook_secret, fan_out_webhooks, due_deliveries, record_delivery TO depot_service;
