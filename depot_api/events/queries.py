@@ -4,23 +4,31 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
-from depot_api.database.pool import Transaction, fetch_all
+from depot_api.database.pool import Transaction, fetch_all, fetch_one
 
 
-async def events(tx: Transaction, project_id: UUID, after_id: int, limit: int) -> list[DictRow]:
+async def xact_id_of(tx: Transaction, project_id: UUID, event_id: int) -> str | None:
+    """Where this event stands now: a restore can change that. None when the project has no such event."""
+    row = await fetch_one(
+        tx,
+        "SELECT xact_id::text AS xact_id FROM events WHERE id = %s AND project_id = %s",
+        (event_id, project_id),
+    )
+    return row["xact_id"] if row else None
+
+
+async def events(tx: Transaction, project_id: UUID, xact_id: str, event_id: int, limit: int) -> list[DictRow]:
     """Oldest first. Below the snapshot's xmin no running transaction can still add one before those that are shown.
 
-    The place of `after_id` is looked up, for a restore can change it; if the restore took the event itself away, the
-    one before it counts.
+    `(xact_id, id) > (…)` in two parts: under row-level security only the first can go into the index scan, because
+    the comparison of rows of xid8 is not leakproof.
     """
     return await fetch_all(
         tx,
-        """WITH place AS (
-               SELECT xact_id, id FROM events WHERE project_id = %(project)s AND id <= %(after)s
-               ORDER BY id DESC LIMIT 1)
-           SELECT id, project_id, kind, actor_id, payload, created_at FROM events
-           WHERE project_id = %(project)s AND xact_id < pg_snapshot_xmin(pg_current_snapshot())
-             AND (xact_id, id) > (coalesce((SELECT xact_id FROM place), '0'), coalesce((SELECT id FROM place), 0))
+        """SELECT id, project_id, kind, actor_id, payload, created_at FROM events
+           WHERE project_id = %(project)s AND xact_id >= %(xact_id)s::text::xid8
+             AND (xact_id > %(xact_id)s::text::xid8 OR id > %(id)s)
+             AND xact_id < pg_snapshot_xmin(pg_current_snapshot())
            ORDER BY xact_id, id LIMIT %(limit)s""",
-        {"project": project_id, "after": after_id, "limit": limit},
+        {"project": project_id, "xact_id": xact_id, "id": event_id, "limit": limit},
     )

@@ -11,7 +11,7 @@ from depot_api.database.pool import Transaction
 from depot_api.events import queries
 from depot_api.events.models import Event
 from depot_api.identity.actor import Actor
-from depot_api.problems import Problem
+from depot_api.problems import Invalid, Problem, ProblemError
 from depot_api.projects import service as projects
 from depot_api.wire import Page, decode_cursor, encode_cursor
 
@@ -20,6 +20,8 @@ STREAM_POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0
 # The client comes back with Last-Event-ID, and its token is looked at anew.
 STREAM_SECONDS = 900.0
+# The id that no event has.
+BEGINNING = 0
 
 log = structlog.get_logger("depot_api")
 
@@ -29,9 +31,8 @@ def event_of(row: Mapping[str, Any]) -> Event:
 
 
 def _event_id(cursor: str | None) -> int:
-    """0, which no event has, for the beginning."""
     key = decode_cursor(cursor, int)
-    return int(key[0]) if key else 0
+    return int(key[0]) if key else BEGINNING
 
 
 async def list_events(actor: Actor, project_id: UUID, after: str | None, limit: int) -> Page[Event]:
@@ -43,15 +44,28 @@ async def list_events(actor: Actor, project_id: UUID, after: str | None, limit: 
 
 
 async def _events_after(tx: Transaction, project_id: UUID, after_id: int, limit: int) -> list[Event]:
+    xact_id = await _place(tx, project_id, after_id)
+    return [event_of(row) for row in await queries.events(tx, project_id, xact_id, after_id, limit)]
+
+
+async def _place(tx: Transaction, project_id: UUID, event_id: int) -> str:
+    """Raises NotFound for the project, or Invalid when it has no such event."""
     await projects.readable_project(tx, project_id)
-    return [event_of(row) for row in await queries.events(tx, project_id, after_id, limit)]
+    xact_id = "0" if event_id == BEGINNING else await queries.xact_id_of(tx, project_id, event_id)
+    if xact_id is None:
+        raise Invalid(
+            "The event that the cursor names is not in this project; a restore may have taken it away. Leave the "
+            "cursor out to begin again.",
+            errors=[ProblemError(detail="no such event", pointer="/after")],
+        )
+    return xact_id
 
 
 async def stream_events(actor: Actor, project_id: UUID, after: str | None) -> AsyncIterator[bytes]:
     """Server-sent events. What can be refused is refused before the first byte."""
     after_id = _event_id(after)
     async with actor.transaction() as tx:
-        await projects.readable_project(tx, project_id)
+        await _place(tx, project_id, after_id)
     return _stream(actor, project_id, after_id)
 
 
