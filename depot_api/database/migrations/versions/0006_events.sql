@@ -160,12 +160,16 @@ RETURNS TABLE (path_key text, asset_id uuid, path text, version integer, sha256 
                branch_id uuid, branch text, changelist_id uuid, changelist_no bigint, changelist_refs bigint,
                description text, submitted_at timestamptz, author jsonb)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    -- Materialized, so that what is the same for all rows is found once.
+    WITH submitted AS MATERIALIZED (
+        SELECT c.*, b.name AS branch, ref_user(c.author_id) AS author,
+               (SELECT count(*) + count(*) FILTER (WHERE n.action = 'move') FROM changelist_items n
+                WHERE n.changelist_id = c.id) AS refs
+        FROM changelists c JOIN branches b ON b.id = c.branch_id WHERE c.id = wanted AND c.status = 'submitted')
     SELECT i.key, h.asset_id, h.path, h.version, encode(h.sha256, 'hex'), h.size_bytes, i.action, i.base_version,
-           i.moved_from, i.moved_to, c.project_id, c.branch_id, b.name, c.id, c.number,
-           (SELECT count(*) + count(*) FILTER (WHERE n.action = 'move') FROM changelist_items n
-            WHERE n.changelist_id = c.id),
-           c.description, c.submitted_at, ref_user(c.author_id)
-    FROM changelists c JOIN branches b ON b.id = c.branch_id
+           i.moved_from, i.moved_to, c.project_id, c.branch_id, c.branch, c.id, c.number, c.refs, c.description,
+           c.submitted_at, c.author
+    FROM submitted c
     CROSS JOIN LATERAL (
         SELECT t.path_key AS key, t.action, t.base_version, t.moved_from, NULL::text AS moved_to
         FROM changelist_items t WHERE t.changelist_id = c.id AND t.path_key > after_key
@@ -174,9 +178,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
         FROM changelist_items t WHERE t.changelist_id = c.id AND t.action = 'move' AND t.moved_from_key > after_key
         ORDER BY 1 LIMIT max_rows) i
     CROSS JOIN LATERAL (
+        -- `+ 0` keeps it off the index by number, which would read the whole changelist for each of its rows.
         SELECT * FROM branch_heads n
-        WHERE n.branch_id = c.branch_id AND n.path_key = i.key AND n.from_no = c.number OFFSET 0) h
-    WHERE c.id = wanted AND c.status = 'submitted' ORDER BY i.key
+        WHERE n.branch_id = c.branch_id AND n.path_key = i.key AND n.from_no + 0 = c.number OFFSET 0) h
+    ORDER BY i.key
 $$;
 
 -- Doors of the webhooks -----------------------------------------------------------------------------------------------
