@@ -8,20 +8,40 @@ from fastapi import FastAPI
 from depot_api import errors
 from depot_api.assets.routes import router as assets
 from depot_api.assets.routes import search_router as search
+from depot_api.audit.routes import router as audit
 from depot_api.blobstore.store import BlobStore
 from depot_api.branches.routes import router as branches
 from depot_api.changelists.routes import router as changelists
 from depot_api.database.pool import Database
 from depot_api.depot import Depot
+from depot_api.events.routes import router as events
 from depot_api.health.routes import router as health
 from depot_api.identity.routes import router as identity
 from depot_api.logs import configure as configure_logs
 from depot_api.middleware import RequestContext
 from depot_api.objects.routes import router as objects
 from depot_api.obliterations.routes import router as obliterations
+from depot_api.outbox.worker import OutboxWorker
 from depot_api.projects.routes import router as projects
 from depot_api.reviews.routes import router as reviews
 from depot_api.settings import Settings
+from depot_api.webhooks.routes import router as webhooks
+
+ROUTERS = (
+    health,
+    identity,
+    projects,
+    assets,
+    search,
+    objects,
+    branches,
+    changelists,
+    reviews,
+    obliterations,
+    events,
+    audit,
+    webhooks,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -38,7 +58,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await depot.database.open()
-        yield
+        depot.stopping.watch_signals()
+        async with OutboxWorker(depot).running():
+            yield
         await depot.database.close()
 
     app = FastAPI(
@@ -48,7 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.depot = depot
-    for router in (health, identity, projects, assets, search, objects, branches, changelists, reviews, obliterations):
+    for router in ROUTERS:
         app.include_router(router)
     errors.install(app)
     app.add_middleware(RequestContext)

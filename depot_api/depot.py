@@ -1,6 +1,6 @@
 """What one worker of the service holds: its settings, its database connections and its blob store."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from depot_api.blobstore.store import BlobStore
 from depot_api.database.pool import Database
 from depot_api.settings import Settings
+from depot_api.stopping import Stopping
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class Depot:
     settings: Settings
     database: Database
     store: BlobStore
+    stopping: Stopping = field(default_factory=Stopping)
 
     @property
     def copies(self) -> list[BlobStore]:

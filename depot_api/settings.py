@@ -25,6 +25,13 @@ class Settings(BaseSettings):
     storage_min_free_bytes: int = Field(
         default=64 << 20, ge=0, description="Free space in the store below which /health answers 503."
     )
+    webhook_allow_private: bool = Field(
+        default=False, description="Whether webhooks may go to loopback and private addresses."
+    )
+    webhook_max_attempts: int = Field(default=12, ge=1, description="Attempts after which a delivery is given up.")
+    webhook_retry_seconds: float = Field(
+        default=1.0, gt=0, le=3600, description="Wait after a delivery's first failure; doubles up to an hour."
+    )
 
     obliterate_grace_seconds: int = Field(
         default=86_400, ge=0, description="Time in which an obliteration can be taken back, before bytes are removed."

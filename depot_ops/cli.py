@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from depot_ops.backup_commands import app as backup_app
+from depot_ops.catalogue_commands import app as catalogue_app
 from depot_ops.health_commands import app as health_app
 from depot_ops.launch_commands import app as launch_app
 from depot_ops.local.stack import StackError, StackOptions
@@ -19,6 +20,7 @@ from depot_ops.local.stack import run as run_stack
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(backup_app, name="backup")
+app.add_typer(catalogue_app, name="catalogue")
 app.registered_commands += launch_app.registered_commands + health_app.registered_commands
 
 

@@ -16,7 +16,7 @@ class StoredBlob:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`objects/<first two hex digits>/<sha256>.bin.gz`; `tmp/<writer's session>/` on the same file system."""
+    """`objects/<first two hex digits>/<sha256>.bin.gz`; `refs/`; `tmp/<writer's session>/` on the same file system."""
 
     root: Path
 
@@ -27,6 +27,10 @@ class Layout:
     @property
     def objects(self) -> Path:
         return self.root / "objects"
+
+    @property
+    def refs(self) -> Path:
+        return self.root / "refs"
 
     def prefixes(self) -> list[Path]:
         return [self.objects / f"{prefix:02x}" for prefix in range(256)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from depot_api.blobstore.durability import full_disk_told, sync_all, sync_path
 from depot_api.blobstore.layout import Layout, StoredBlob
 from depot_api.blobstore.reader import BlobReader
+from depot_api.blobstore.refs import Ref, write_refs
 from depot_api.blobstore.writer import BlobWriter, StagedBlob
 
 LOCK_NAME = "lock"
@@ -83,6 +84,10 @@ class BlobStore:
         if path.parent.is_dir():
             path.unlink(missing_ok=True)
             sync_path(path.parent)
+
+    def write_refs(self, refs: Sequence[Ref]) -> None:
+        """Make these documents durable below refs/. Raises StorageFull."""
+        write_refs(self._layout.refs, refs, self._temporary_file)
 
     def is_intact(self, blob: StoredBlob) -> bool:
         """Cheap: there, with exactly the recorded size. What only a hash can tell is told when it is read."""

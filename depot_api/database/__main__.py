@@ -1,12 +1,14 @@
-"""`python -m depot_api.database bootstrap|upgrade|current`: run before the service starts."""
+"""`python -m depot_api.database bootstrap|upgrade|current|rebuild`: run before the service starts."""
 
 import os
 import sys
+from pathlib import Path
 
 import psycopg
 
 from depot_api.database.bootstrap import ROLES, bootstrap
 from depot_api.database.migrate import upgrade
+from depot_api.database.rebuild import RebuildError, rebuild
 
 
 def _required(variable: str) -> str:
@@ -31,7 +33,16 @@ def _current() -> None:
     sys.stdout.write(f"{row[0] if row else 'none'}\n")
 
 
-COMMANDS = {"bootstrap": _bootstrap, "upgrade": _upgrade, "current": _current}
+def _rebuild() -> None:
+    try:
+        rebuilt = rebuild(_required("DATABASE_OWNER_URL"), Path(_required("ASSET_STORAGE_PATH")))
+    except RebuildError as error:
+        sys.exit(str(error))
+    sys.stdout.write(rebuilt.model_dump_json(indent=2) + "\n")
+    sys.exit(0 if rebuilt.is_whole else 1)
+
+
+COMMANDS = {"bootstrap": _bootstrap, "upgrade": _upgrade, "current": _current, "rebuild": _rebuild}
 
 
 def main(arguments: list[str]) -> None:

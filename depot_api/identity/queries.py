@@ -42,8 +42,12 @@ def admin_exists(owner: Connection[DictRow]) -> bool:
 
 
 def insert_admin(owner: Connection[DictRow], username: str, password_hash: str) -> None:
+    """An account of that name, as a rebuilt catalogue has it, becomes the admin's again."""
     owner.execute(
-        "INSERT INTO users (username, password_hash, studio_role) VALUES (%s, %s, 'admin')", (username, password_hash)
+        """INSERT INTO users (username, password_hash, studio_role) VALUES (%s, %s, 'admin')
+           ON CONFLICT (lower(username)) DO UPDATE
+           SET password_hash = excluded.password_hash, studio_role = 'admin', is_active = true""",
+        (username, password_hash),
     )
 
 

@@ -28,6 +28,9 @@ class EventKind(StrEnum):
     OBLITERATION_COMPLETED = "obliteration.completed"
     ASSET_CREATED = "asset.created"
     ASSET_UPDATED = "asset.updated"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_UPDATED = "webhook.updated"
+    WEBHOOK_DELETED = "webhook.deleted"
 
 
 async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:

@@ -1,0 +1,13 @@
+"""The outbox's readers: refs manifests and webhooks.
+
+Revision ID: 0005
+"""
+
+from depot_api.database.migrations.sql import run_sql_file
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    run_sql_file(__file__)

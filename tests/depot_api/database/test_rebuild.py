@@ -1,0 +1,185 @@
+"""The catalogue of a lost database comes back from refs/ and objects/ alone, whole or saying what is missing."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+
+@dataclass
+class Lost:
+    """A depot that was worked on and stopped, and whose database is gone."""
+
+    store: Path
+    project_id: str
+    branches: dict[str, str]
+    newest: int
+    heads: dict[tuple[str, int], dict]
+    contents: dict[str, bytes]
+
+
+def wait_until_read(owner_url: str) -> None:
+    deadline = time.monotonic() + 30
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        while True:
+            left = owner.execute("SELECT count(*) FROM outbox_events('refs', 1000)").fetchone()
+            unseen = owner.execute(
+                "SELECT count(*) FROM events WHERE xact_id >= pg_snapshot_xmin(pg_current_snapshot())"
+            ).fetchone()
+            if left == (0,) and unseen == (0,):
+                return
+            assert time.monotonic() < deadline, (left, unseen)
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def lost(cluster, depot_template, tmp_path, running_api_factory) -> Lost:
+    make_project, running_api = running_api_factory
+    with running_api(cluster, depot_template, tmp_path) as api:
+        project = make_project(api)
+        contents: dict[str, bytes] = {}
+
+        def put(content: bytes) -> str:
+            sha256 = project.put(content)
+            contents[sha256] = content
+            return sha256
+
+        a, b, c, big = (put(content) for content in (b"a", b"b", b"", os.urandom(3 << 20)))
+        body = {"project_id": project.id, "path": "Content/x", "tags": ["hero"], "metadata": {"lod": 2}}
+        assert project.http.post("/assets", json=body).status_code == 201
+        project.submit([{"action": "add", "path": p, "sha256": a} for p in ("Content/x", "Content/y", "Ümläut/Z")])
+        project.submit([{"action": "edit", "path": "Content/x", "base_version": 1, "sha256": big}])
+        made = project.http.post("/branches", json={"project_id": project.id, "name": "release/1"}).json()
+        side = made["id"]
+        project.submit([{"action": "edit", "path": "Content/x", "base_version": 2, "sha256": b}], side)
+        project.submit([{"action": "delete", "path": "Content/y", "base_version": 1}])
+        moved = {"action": "move", "path": "b/z", "moved_from": "Ümläut/Z", "base_version": 1, "sha256": c}
+        project.submit([moved, {"action": "add", "path": "Content/new", "sha256": b}], side)
+        project.submit([{"action": "add", "path": "Content/y", "sha256": c}])
+        grand = project.http.post(
+            "/branches", json={"project_id": project.id, "name": "release/1.1", "parent_id": side, "parent_at": 5}
+        ).json()["id"]
+        newest = project.submit([{"action": "delete", "path": "b/z", "base_version": 1}], grand)
+        project.member("lead")
+        branches = {"main": project.main, "release/1": side, "release/1.1": grand}
+        heads = {(name, at): project.heads(branch, at) for name, branch in branches.items() for at in range(newest + 1)}
+        wait_until_read(api.owner_url)
+        name = api.owner_url.rsplit("/", 1)[1]
+    with psycopg.connect(cluster.url(), autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    return Lost(tmp_path / "store", project.id, branches, newest, heads, contents)
+
+
+@pytest.fixture
+def empty_database(cluster, depot_template) -> str:
+    name = f"rebuilt_{secrets.token_hex(4)}"
+    with psycopg.connect(cluster.url(), autocommit=True) as admin:
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER depot_owner STRATEGY file_copy")
+        admin.execute(create.format(sql.Identifier(name), sql.Identifier(depot_template)))
+    return name
+
+
+def rebuild(cluster, store: Path, database: str) -> subprocess.CompletedProcess[str]:
+    program = "from depot_ops.cli import main; main()"
+    command = [sys.executable, "-c", program, "catalogue", "rebuild", "--store", str(store)]
+    url = cluster.url(database, "depot_owner")
+    return subprocess.run([*command, "--database-url", url], capture_output=True, text=True, check=False)
+
+
+def test_everything_comes_back(cluster, depot_template, tmp_path, lost, empty_database, running_api_factory):
+    done = rebuild(cluster, lost.store, empty_database)
+    assert done.returncode == 0, done.stderr + done.stdout
+    report = json.loads(done.stdout)
+    assert (report["projects"], report["branches"], report["changelists"]) == (1, 3, lost.newest)
+    assert report["objects_verified"] == len(lost.contents)
+
+    make_project, running_api = running_api_factory
+    with running_api(cluster, depot_template, tmp_path, store=lost.store, database=empty_database) as api:
+        with psycopg.connect(api.owner_url) as owner:
+            users = owner.execute("SELECT username, is_active, password_hash IS NULL FROM users").fetchall()
+        assert len(users) == 2
+        assert ("admin", True, False) in users
+        assert [user[1:] for user in users if user[0] != "admin"] == [(False, True)]
+
+        project = make_project(api)  # a new project beside the old one; then its shortcuts serve the old one
+        project.id, project.main = lost.project_id, lost.branches["main"]
+        for (name, at), heads in lost.heads.items():
+            assert project.heads(lost.branches[name], at) == heads, (name, at)
+        for sha256, content in lost.contents.items():
+            assert project.http.get(f"/projects/{project.id}/objects/{sha256}").content == content
+        assets = project.http.get("/assets", params={"project_id": project.id, "prefix": "Content/x"}).json()["items"]
+        assert (assets[0]["tags"], assets[0]["metadata"], assets[0]["last_version"]) == (["hero"], {"lod": 2}, 3)
+        changelists = project.http.get(f"/projects/{project.id}/changelists", params={"status": "submitted"}).json()
+        assert {one["number"] for one in changelists["items"]} == set(range(1, lost.newest + 1))
+
+        # Work goes on: numbers continue, bases are the heads that were, and refs/ gets what is new.
+        edit = {"action": "edit", "path": "Content/x", "base_version": 2, "sha256": project.put(b"after")}
+        assert project.submit([edit]) == lost.newest + 1
+        assert project.heads()["Content/x"][0] == 4
+        wait_until_read(api.owner_url)
+    again = rebuild(cluster, lost.store, empty_database)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "already" in again.stderr
+
+
+def test_missing_and_damaged_objects_are_named_and_can_be_healed(
+    cluster, depot_template, tmp_path, lost, empty_database, running_api_factory
+):
+    missing, damaged = sorted(lost.contents)[:2]
+    paths = {sha: lost.store / "objects" / sha[:2] / f"{sha}.bin.gz" for sha in (missing, damaged)}
+    paths[missing].unlink()
+    paths[damaged].write_bytes(paths[damaged].read_bytes()[:-1] + b"x")
+    done = rebuild(cluster, lost.store, empty_database)
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    assert report["objects_missing"] == [missing]
+    assert list(report["objects_damaged"]) == [damaged]
+    assert report["objects_verified"] == len(lost.contents) - 2
+    make_project, running_api = running_api_factory
+    with running_api(cluster, depot_template, tmp_path, store=lost.store, database=empty_database) as api:
+        project = make_project(api)
+        project.id, project.main = lost.project_id, lost.branches["main"]
+        assert project.heads() == lost.heads["main", lost.newest]
+        for sha256 in (missing, damaged):
+            url = f"/projects/{project.id}/objects/{sha256}"
+            assert project.http.get(url).status_code in (404, 502)
+            project.put(lost.contents[sha256])
+            assert project.http.get(url).content == lost.contents[sha256]
+
+
+def test_a_changelist_that_is_half_there_is_left_out(cluster, lost, empty_database):
+    directory = lost.store / "refs" / lost.project_id
+    documents = {path: json.loads(path.read_bytes()) for path in directory.glob("2*.json")}
+    half = next(path for path, ref in documents.items() if ref["changelist_no"] == 5 and ref["path"] == "b/z")
+    half.unlink()
+    done = rebuild(cluster, lost.store, empty_database)
+    assert done.returncode == 1, done.stderr
+    assert [one["changelist_no"] for one in json.loads(done.stdout)["changelists_incomplete"]] == [5]
+    with psycopg.connect(cluster.url(empty_database, "depot_owner")) as owner:
+        numbers = owner.execute("SELECT number FROM changelists ORDER BY number").fetchall()
+        last = owner.execute("SELECT last_no FROM changelist_counters").fetchone()
+    assert [number for (number,) in numbers] == [n for n in range(1, lost.newest + 1) if n != 5]
+    assert last == (lost.newest,)
+
+
+def test_a_broken_document_stops_it_and_changes_nothing(cluster, lost, empty_database):
+    (lost.store / "refs" / lost.project_id / "project.json").write_text("{")
+    done = rebuild(cluster, lost.store, empty_database)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cannot be used" in done.stderr
+    with psycopg.connect(cluster.url(empty_database, "depot_owner")) as owner:
+        assert owner.execute("SELECT count(*) FROM users").fetchone() == (0,)
+
+
+def test_not_a_store(cluster, tmp_path, empty_database):
+    done = rebuild(cluster, tmp_path, empty_database)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "refs is not there" in done.stderr
