@@ -22,6 +22,7 @@ from depot_api.middleware import RequestContext
 from depot_api.objects.routes import router as objects
 from depot_api.obliterations.routes import router as obliterations
 from depot_api.outbox.worker import OutboxWorker
+from depot_api.permissions.routes import router as permissions
 from depot_api.projects.routes import router as projects
 from depot_api.reviews.routes import router as reviews
 from depot_api.settings import Settings
@@ -31,6 +32,7 @@ ROUTERS = (
     health,
     identity,
     projects,
+    permissions,
     assets,
     search,
     objects,

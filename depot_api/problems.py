@@ -76,6 +76,10 @@ class Forbidden(Problem):
     slug, status, title = "forbidden", 403, "Your role does not allow this"
 
 
+class PathForbidden(Problem):
+    slug, status, title = "path-forbidden", 403, "The permissions of the path do not allow this"
+
+
 class NotFound(Problem):
     slug, status, title = "not-found", 404, "Not found"
 

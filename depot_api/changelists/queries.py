@@ -251,6 +251,13 @@ async def lock_branch(tx: Transaction, branch_id: UUID) -> DictRow | None:
     )
 
 
+async def count_visible_items(tx: Transaction, changelist_id: UUID) -> int:
+    """Less than the changelist has where the rules hide a path from its author: then nothing must land."""
+    row = await fetch_one(tx, "SELECT count(*) FROM changelist_items WHERE changelist_id = %s", (changelist_id,))
+    assert row is not None
+    return int(row["count"])
+
+
 async def stale_items(tx: Transaction, changelist_id: UUID, branch_id: UUID) -> list[DictRow]:
     """Items whose base is not the head. A move has two, the path it leaves, and the one it takes, which must be free"""
     return await fetch_all(

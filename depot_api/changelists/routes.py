@@ -34,6 +34,7 @@ from depot_api.problems import (
     Locked,
     MissingContent,
     NoTargetBranch,
+    PathForbidden,
     PathInUse,
     PreconditionRequired,
     ProjectArchived,
@@ -96,7 +97,7 @@ async def abandon_changelist(changelist_id: UUID, actor: CurrentUser, if_match: 
 @router.post(
     "/changelists/{changelist_id}/items",
     summary="Put items into a changelist; the same path replaces its item",
-    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, InvalidPath, PathInUse),
+    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, InvalidPath, PathInUse, PathForbidden),
 )
 async def put_items(changelist_id: UUID, body: ItemsAdd, actor: CurrentUser) -> ItemsCount:
     return await service.put_items(actor, changelist_id, body.items)
@@ -157,6 +158,7 @@ async def revert_changelist(
         ValidationRequired,
         StalePrecondition,
         PathInUse,
+        PathForbidden,
         IdempotencyKeyReused,
     ),
 )

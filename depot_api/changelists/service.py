@@ -33,6 +33,8 @@ from depot_api.identity.models import TokenScope
 from depot_api.metrics import SUBMIT_CONFLICTS, SUBMITS
 from depot_api.objects import service as objects
 from depot_api.paths import broken_rule, path_key
+from depot_api.permissions import service as permissions
+from depot_api.permissions.models import PathAccess
 from depot_api.preconditions import refuse_stale_match, require_match
 from depot_api.problems import (
     ChangelistClosed,
@@ -44,6 +46,7 @@ from depot_api.problems import (
     MissingContent,
     NoTargetBranch,
     NotFound,
+    PathForbidden,
     PathInUse,
     Problem,
     ProblemError,
@@ -176,6 +179,7 @@ async def put_items(actor: Actor, changelist_id: UUID, items: Sequence[Item]) ->
     rows = _item_rows(items)
     async with actor.transaction() as tx:
         changelist = await open_changelist(tx, changelist_id)
+        await _refuse_forbidden_paths(tx, changelist.project_id, rows)
         count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
         await _refuse_misspelt_paths(tx, changelist_id)
     return ItemsCount(items_count=count)
@@ -211,6 +215,17 @@ def _item_rows(items: Sequence[Item]) -> list[ItemRow]:
             source_version=item.source_version,
         )
     return list(rows.values())
+
+
+async def _refuse_forbidden_paths(tx: Transaction, project_id: UUID, rows: Sequence[ItemRow]) -> None:
+    needed = [
+        (row.path, row.path_key, PathAccess.DELETE if row.action == ItemAction.DELETE else PathAccess.WRITE)
+        for row in rows
+    ]
+    needed += [
+        (row.moved_from, row.moved_from_key, PathAccess.DELETE) for row in rows if row.moved_from and row.moved_from_key
+    ]
+    await permissions.refuse_forbidden(tx, project_id, needed)
 
 
 async def revert_items(actor: Actor, changelist_id: UUID, paths: Sequence[str]) -> ItemsCount:
@@ -310,6 +325,8 @@ async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None,
     except (StaleBase, Locked):
         SUBMIT_CONFLICTS.inc()
         raise
+    except errors.InsufficientPrivilege:
+        raise PathForbidden("Permissions have changed: you may not write some of these paths any more.") from None
     except errors.UniqueViolation:
         raise Conflict("A path is both moved away and changed in this changelist. Keep one of the two items.") from None
     SUBMITS.inc()
@@ -343,6 +360,8 @@ async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: 
     assert branch is not None, "a contributor can lock the branch of a changelist"
     if not project.my_role.covers(ProjectRole(branch["submit_role"])):
         raise Forbidden(f"Submitting to {branch['name']} takes the role {branch['submit_role']} or above.")
+    if await queries.count_visible_items(tx, changelist_id) != changelist.items_count:
+        raise PathForbidden("Permissions have changed: you may not read some of the changelist's paths any more.")
     await _refuse_stale(tx, changelist_id, changelist.branch_id)
     await _refuse_locked(tx, changelist_id)
     await _refuse_misspelt_paths(tx, changelist_id)

@@ -12,6 +12,7 @@ from depot_api.database.pool import Transaction
 class EventKind(StrEnum):
     PROJECT_CREATED = "project.created"
     MEMBER_SET = "member.set"
+    PATH_PERMISSIONS_SET = "path_permissions.set"
     BRANCH_CREATED = "branch.created"
     CHANGELIST_UPDATED = "changelist.updated"
     CHANGELIST_VALIDATED = "changelist.validated"

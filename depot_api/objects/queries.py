@@ -26,12 +26,15 @@ async def record_blobs(tx: Transaction, project_id: UUID, blobs: Sequence[Stored
 
 
 async def known_blobs(tx: Transaction, project_id: UUID, hashes: Sequence[bytes]) -> list[StoredBlob]:
-    """Those that the project's history refers to, or that the asker has sent to it."""
+    """Those that the history that the asker may read refers to, or that the asker has sent to it."""
     rows = await fetch_all(
         tx,
         """SELECT b.sha256, b.size_bytes, b.stored_bytes, b.stored_crc32
            FROM unnest(%(hashes)s::bytea[]) AS asked (sha256) JOIN blobs b ON b.sha256 = asked.sha256
-           WHERE EXISTS (SELECT FROM project_blobs p WHERE p.project_id = %(project_id)s AND p.sha256 = asked.sha256)
+           WHERE EXISTS (SELECT FROM project_blobs p WHERE p.project_id = %(project_id)s AND p.sha256 = asked.sha256
+                         AND (p.project_id <> ALL ((SELECT restricted_projects())::uuid[])
+                              OR EXISTS (SELECT FROM asset_versions v
+                                         WHERE v.project_id = p.project_id AND v.sha256 = asked.sha256)))
               OR EXISTS (SELECT FROM upload_receipts r WHERE r.project_id = %(project_id)s
                          AND r.user_id = app_user_id() AND r.sha256 = asked.sha256)""",
         {"project_id": project_id, "hashes": list(hashes)},

@@ -1,12 +1,12 @@
-"""Search, branch history and protection, labels.
+"""The outbox's readers: refs manifests and webhooks.
 
-Revision ID: 0003
+Revision ID: 0006
 """
 
 from depot_api.database.migrations.sql import run_sql_file
 
-revision = "0003"
-down_revision = "0002"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:

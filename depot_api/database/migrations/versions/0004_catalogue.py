@@ -1,4 +1,4 @@
-"""Obliterate: content of chosen versions goes, their history stays.
+"""Search, branch history and protection, labels.
 
 Revision ID: 0004
 """

@@ -1,4 +1,4 @@
-"""The outbox's readers: refs manifests and webhooks.
+"""Obliterate: content of chosen versions goes, their history stays.
 
 Revision ID: 0005
 """

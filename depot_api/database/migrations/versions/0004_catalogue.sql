@@ -46,7 +46,7 @@ ALTER TABLE assets SET (fillfactor = 85);
 
 -- Assets in path order with their head on a branch: live ones, or deleted ones. NULL filters nothing.
 -- SECURITY DEFINER, because LIKE and @> are not leakproof: below a row-level policy no index would serve them. So it
--- checks membership itself, first. The statement is put together from the filters that are there, so that each
+-- checks membership and permissions by path itself. The statement is put together from the filters that are there, so that each
 -- combination has a plan of its own.
 CREATE FUNCTION search_assets(
     project uuid, branch uuid, prefix text, name_pattern text, type_name text, wanted_tags text[], wanted_metadata jsonb,
@@ -67,6 +67,7 @@ BEGIN
                 a.created_at, h.version, h.sha256::bytea, h.size_bytes, h.from_no
          FROM assets a CROSS JOIN LATERAL branch_head($2, a.path_key) h
          WHERE a.project_id = $1 AND a.path_key > $11 AND (h.version IS NULL) = $10',
+        CASE WHEN project = ANY (restricted_projects()) THEN 'my_path_access($1, a.path_key) >= ''read''' END,
         CASE WHEN prefix IS NOT NULL THEN 'a.path_key >= $3 AND a.path_key < $3 || U&''\+10FFFF''' END,
         CASE WHEN name_pattern IS NOT NULL THEN 'substring(a.path_key FROM ''[^/]*$'') LIKE $4' END,
         CASE WHEN type_name IS NOT NULL THEN 'a.asset_type = $5' END,
