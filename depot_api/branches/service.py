@@ -78,7 +78,7 @@ async def manifest(actor: Actor, branch_id: UUID, at: int | None, limit: int, cu
     place = decode_cursor(cursor, int, str)
     async with actor.transaction() as tx:
         branch = await readable_branch(tx, branch_id)
-        at_no = int(place[0]) if place else _point(branch, at)
+        at_no = int(place[0]) if place else point(branch, at)
         page = await queries.manifest_lines(tx, branch_id, at_no, str(place[1]) if place else "", limit)
     more = page["scanned_rows"] == limit
     frame = {
@@ -91,7 +91,7 @@ async def manifest(actor: Actor, branch_id: UUID, at: int | None, limit: int, cu
     return f'{json.dumps(frame)[:-1]}, "items": [{items}]}}'.encode()
 
 
-def _point(branch: Branch, at: int | None) -> int:
+def point(branch: Branch, at: int | None) -> int:
     """A moment that has not come yet is the head: what is shown must never change afterwards."""
     return branch.head_no if at is None else min(at, branch.head_no)
 
@@ -100,7 +100,7 @@ async def stream_manifest(actor: Actor, branch_id: UUID, at: int | None) -> Asyn
     """JSON lines: the branch and its point, each row, and last {"rows": n}, without which the stream was cut off."""
     async with actor.transaction() as tx:
         branch = await readable_branch(tx, branch_id)
-    return _manifest_lines(actor, branch_id, _point(branch, at))
+    return _manifest_lines(actor, branch_id, point(branch, at))
 
 
 async def _manifest_lines(actor: Actor, branch_id: UUID, at: int) -> AsyncIterator[bytes]:
