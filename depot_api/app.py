@@ -19,6 +19,7 @@ from depot_api.middleware import RequestContext
 from depot_api.objects.routes import router as objects
 from depot_api.projects.routes import router as projects
 from depot_api.settings import Settings
+from depot_api.shelves.routes import router as shelves
 from depot_api.workspaces.routes import router as workspaces
 
 
@@ -46,7 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.depot = depot
-    for router in (health, identity, projects, assets, objects, branches, changelists, workspaces):
+    for router in (health, identity, projects, assets, objects, branches, changelists, workspaces, shelves):
         app.include_router(router)
     errors.install(app)
     app.add_middleware(RequestContext)

@@ -1,5 +1,6 @@
 """Changelists and their items on the wire."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -63,6 +64,19 @@ class Item(WireModel):
         if (self.action is ItemAction.MOVE) != (self.moved_from is not None):
             raise ValueError("move, and only move, needs moved_from")
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """An item as it is stored, its paths checked."""
+
+    path_key: str
+    path: str
+    action: str
+    base_version: int | None
+    sha256: bytes | None
+    moved_from: str | None
+    moved_from_key: str | None
 
 
 class ItemsAdd(WireModel):

@@ -1,12 +1,12 @@
 """SQL of changelists and of submit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from psycopg.rows import DictRow
 
+from depot_api.changelists.models import ItemRow
 from depot_api.database.pool import Transaction, fetch_all, fetch_one
 
 _COLUMNS = """id, project_id, branch_id, author_id, status, number, description, items_count, revision, created_at,
@@ -16,17 +16,6 @@ _COLUMNS = """id, project_id, branch_id, author_id, status, number, description,
 # tables while their statistics still say that they are empty (docs/adr/0005).
 _ASSET_OF_ITEM = """CROSS JOIN LATERAL (
     SELECT id, path FROM assets WHERE project_id = i.project_id AND path_key = i.path_key OFFSET 0) a"""
-
-
-@dataclass(frozen=True, slots=True)
-class ItemRow:
-    path_key: str
-    path: str
-    action: str
-    base_version: int | None
-    sha256: bytes | None
-    moved_from: str | None
-    moved_from_key: str | None
 
 
 async def insert_changelist(

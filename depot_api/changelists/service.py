@@ -14,11 +14,11 @@ from depot_api.changelists.models import (
     ChangelistItem,
     ChangelistStatus,
     Item,
+    ItemRow,
     ItemsCount,
     StaleItem,
     Submitted,
 )
-from depot_api.changelists.queries import ItemRow
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
 from depot_api.idempotency import once
@@ -105,13 +105,13 @@ async def list_changelists(
 
 async def abandon_changelist(actor: Actor, changelist_id: UUID, if_match: str | None) -> None:
     async with actor.transaction() as tx:
-        changelist = await _open_changelist(tx, changelist_id, if_match)
+        changelist = await open_changelist(tx, changelist_id, if_match)
         await queries.abandon(tx, changelist_id)
         payload = {"changelist_id": str(changelist_id)}
         await events.record(tx, changelist.project_id, EventKind.CHANGELIST_ABANDONED, actor.user_id, payload)
 
 
-async def _open_changelist(tx: Transaction, changelist_id: UUID, if_match: str | None = None) -> Changelist:
+async def open_changelist(tx: Transaction, changelist_id: UUID, if_match: str | None = None) -> Changelist:
     """Locked against other writers until the transaction ends. Raises when the asker cannot change it any more."""
     changelist = await readable_changelist(tx, changelist_id)
     await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
@@ -129,15 +129,20 @@ async def _open_changelist(tx: Transaction, changelist_id: UUID, if_match: str |
 
 
 async def put_items(actor: Actor, changelist_id: UUID, items: Sequence[Item]) -> ItemsCount:
-    rows = _item_rows(items)
+    rows = item_rows(items)
     async with actor.transaction() as tx:
-        changelist = await _open_changelist(tx, changelist_id)
-        count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
-        await _refuse_misspelt_paths(tx, changelist_id)
+        return await put_rows(tx, changelist_id, rows)
+
+
+async def put_rows(tx: Transaction, changelist_id: UUID, rows: Sequence[ItemRow]) -> ItemsCount:
+    """Into an open changelist of the asker's own, in a transaction that others have begun."""
+    changelist = await open_changelist(tx, changelist_id)
+    count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
+    await _refuse_misspelt_paths(tx, changelist_id)
     return ItemsCount(items_count=count)
 
 
-def _item_rows(items: Sequence[Item]) -> list[ItemRow]:
+def item_rows(items: Sequence[Item]) -> list[ItemRow]:
     """Raises InvalidPath with every broken rule, or PathInUse when two of the paths would be one file."""
     broken = [
         ProblemError(detail=f"{path!r} {rule}", pointer=f"/items/{index}/{field}")
@@ -215,7 +220,7 @@ async def _refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
 
 
 async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: str | None) -> Submitted:
-    changelist = await _open_changelist(tx, changelist_id, if_match)
+    changelist = await open_changelist(tx, changelist_id, if_match)
     if changelist.branch_id is None:
         raise NoTargetBranch("The changelist names no branch to submit to. Create it with a branch_id.")
     if changelist.items_count == 0:

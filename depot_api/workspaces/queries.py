@@ -315,6 +315,7 @@ async def _activity(tx: Transaction, condition: str, of: UUID, before: int | Non
         f"""SELECT a.id, a.workspace_id, a.workspace_name, a.user_id, u.username, a.kind, a.branch_id, a.at_no,
                    a.updated_files, a.removed_files, a.created_at
             FROM workspace_activity a JOIN users u ON u.id = a.user_id
-            WHERE {condition} AND (%(before)s::bigint IS NULL OR a.id < %(before)s) ORDER BY a.id DESC LIMIT %(limit)s""",
+            WHERE {condition} AND (%(before)s::bigint IS NULL OR a.id < %(before)s)
+            ORDER BY a.id DESC LIMIT %(limit)s""",
         {"of": of, "before": before, "limit": limit},
     )

@@ -90,3 +90,22 @@ CREATE POLICY own_shelf_insert ON shelf_items AS RESTRICTIVE FOR INSERT
 CREATE POLICY own_shelf_delete ON shelf_items AS RESTRICTIVE FOR DELETE
     USING (EXISTS (SELECT FROM shelves s WHERE s.id = shelf_id
         AND (s.owner_id = app_user_id() OR s.project_id = ANY ((SELECT my_projects('lead'))::uuid[]))));
+
+-- Content ------------------------------------------------------------------------------------------------------------
+
+-- A hash is not a capability (invariant 3), also for what a submit or a shelf makes a project refer to: who brings in
+-- content that is new to a project has sent it there. Without an identity, row-level security has the say.
+CREATE FUNCTION refuse_unproved_content() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+BEGIN
+    IF app_user_id() IS NOT NULL AND EXISTS (
+        SELECT FROM referred n WHERE NOT EXISTS (
+            SELECT FROM upload_receipts r
+            WHERE r.project_id = n.project_id AND r.user_id = app_user_id() AND r.sha256 = n.sha256)) THEN
+        RAISE EXCEPTION 'content that its user has not sent' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+REVOKE EXECUTE ON FUNCTION refuse_unproved_content FROM PUBLIC;
+CREATE TRIGGER refuse_unproved_content AFTER INSERT ON project_blobs REFERENCING NEW TABLE AS referred
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_unproved_content();
