@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from depot_api.cli import account, projects, trees
+from depot_api.cli import account, projects, shelves, trees
 from depot_api.cli.output import JSON_FLAG, ExitCode, note, report
 from depot_api.client.problems import DepotError, Interrupted
 
@@ -29,6 +29,9 @@ app.command()(trees.sync)
 app.command()(trees.status)
 app.command()(trees.verify)
 app.command()(projects.log)
+app.command()(shelves.shelve)
+app.command()(shelves.unshelve)
+app.command()(shelves.shelves)
 
 
 def main() -> None:

@@ -27,6 +27,8 @@ from depot_api.client.models import (
     Member,
     Project,
     ProjectRole,
+    Shelf,
+    ShelfItem,
     StoredObject,
     Submitted,
     Token,
@@ -280,6 +282,52 @@ class DepotClient:
 
     def abandon_changelist(self, changelist_id: UUID) -> None:
         self._http.request("DELETE", f"/changelists/{changelist_id}")
+
+    # Shelves
+
+    def create_shelf(self, project_id: UUID, branch_id: UUID, description: str, items: Sequence[Item]) -> Shelf:
+        """Shelve at most ITEMS_LIMIT items, whose contents were sent before."""
+        document = {
+            "project_id": str(project_id),
+            "branch_id": str(branch_id),
+            "description": description,
+            "items": [_item_document(item) for item in items],
+        }
+        headers = {"Idempotency-Key": str(uuid4())}
+        return self._ask(Shelf, "POST", "/shelves", document=document, headers=headers, repeatable=True)
+
+    def shelve_changelist(self, changelist_id: UUID, description: str | None = None) -> Shelf:
+        """Shelve what is in an open changelist; it stays in it."""
+        headers = {"Idempotency-Key": str(uuid4())}
+        path, document = f"/changelists/{changelist_id}/shelve", {"description": description}
+        return self._ask(Shelf, "POST", path, document=document, headers=headers, repeatable=True)
+
+    def shelf(self, shelf_id: UUID) -> Shelf:
+        return self._ask(Shelf, "GET", f"/shelves/{shelf_id}")
+
+    def shelves(
+        self, project_id: UUID, *, branch_id: UUID | None = None, owner_id: UUID | None = None
+    ) -> Iterator[Shelf]:
+        """Shelves of a project, newest first; further pages are asked for as they are read."""
+        query = {"branch_id": branch_id, "owner_id": owner_id}
+        return self._pages(Shelf, f"/projects/{project_id}/shelves", query)
+
+    def shelf_items(self, shelf_id: UUID) -> Iterator[ShelfItem]:
+        return self._pages(ShelfItem, f"/shelves/{shelf_id}/items", {})
+
+    def replace_shelf_items(self, shelf_id: UUID, items: Sequence[Item]) -> Shelf:
+        document = {"items": [_item_document(item) for item in items]}
+        return self._ask(Shelf, "PUT", f"/shelves/{shelf_id}/items", document=document, repeatable=True)
+
+    def unshelve(self, shelf_id: UUID, changelist_id: UUID, *, replace: bool = False) -> int:
+        """Copy a shelf's items into an open changelist of one's own. Returns how many it then has."""
+        document = {"changelist_id": str(changelist_id), "replace": replace}
+        return int(
+            _member(self._http.request("POST", f"/shelves/{shelf_id}/unshelve", document=document), "items_count")
+        )
+
+    def delete_shelf(self, shelf_id: UUID) -> None:
+        self._http.request("DELETE", f"/shelves/{shelf_id}")
 
     # Below the surface
 

@@ -138,6 +138,28 @@ class ChangelistItem(Answer):
     moved_from: str | None = None
 
 
+class Shelf(Answer):
+    """Work in progress that was stored in the depot."""
+
+    id: UUID
+    project_id: UUID
+    branch_id: UUID
+    owner: str
+    changelist_id: UUID | None = None
+    description: str
+    items_count: int
+    created_at: AwareDatetime
+
+
+class ShelfItem(Answer):
+    path: str
+    action: str
+    base_version: int | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    moved_from: str | None = None
+
+
 class Health(Answer):
     """`checks` holds one entry for each part: `database`, `storage`, `migrations`."""
 
