@@ -21,6 +21,7 @@ from depot_api.client.models import (
     Changelist,
     ChangelistItem,
     ChangelistStatus,
+    FileChange,
     Health,
     Item,
     Manifest,
@@ -34,6 +35,9 @@ from depot_api.client.models import (
     Token,
     User,
     Version,
+    Workspace,
+    WorkspaceFile,
+    WorkspaceSync,
 )
 from depot_api.client.problems import ConnectionLost, ProblemError, UnexpectedAnswer
 
@@ -282,6 +286,61 @@ class DepotClient:
 
     def abandon_changelist(self, changelist_id: UUID) -> None:
         self._http.request("DELETE", f"/changelists/{changelist_id}")
+
+    # Workspaces, as the depot keeps them
+
+    def create_workspace(
+        self, project_id: UUID, branch_id: UUID, name: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> Workspace:
+        """A workspace that has nothing yet; `*` in a pattern is within a directory, `**` any number of them."""
+        document = {
+            "project_id": str(project_id),
+            "branch_id": str(branch_id),
+            "name": name,
+            "include": list(include),
+            "exclude": list(exclude),
+        }
+        headers = {"Idempotency-Key": str(uuid4())}
+        return self._ask(Workspace, "POST", "/workspaces", document=document, headers=headers, repeatable=True)
+
+    def workspaces(self, project_id: UUID) -> Iterator[Workspace]:
+        """One's own in a project, by name."""
+        return self._pages(Workspace, f"/projects/{project_id}/workspaces", {})
+
+    def switch_workspace(self, workspace_id: UUID, branch_id: UUID) -> Workspace:
+        """Follow another branch; the next sync transfers what differs."""
+        document = {"branch_id": str(branch_id)}
+        return self._ask(Workspace, "PATCH", f"/workspaces/{workspace_id}", document=document, repeatable=True)
+
+    def map_workspace(self, workspace_id: UUID, include: Sequence[str], exclude: Sequence[str]) -> Workspace:
+        """Replace both lists of patterns."""
+        document = {"include": list(include), "exclude": list(exclude)}
+        return self._ask(Workspace, "PATCH", f"/workspaces/{workspace_id}", document=document, repeatable=True)
+
+    def delete_workspace(self, workspace_id: UUID) -> None:
+        self._http.request("DELETE", f"/workspaces/{workspace_id}")
+
+    def workspace_files(self, workspace_id: UUID) -> Iterator[WorkspaceFile]:
+        """The have-list, in path order."""
+        return self._pages(WorkspaceFile, f"/workspaces/{workspace_id}/files", {})
+
+    def plan_workspace_sync(self, workspace_id: UUID, at: int | None = None) -> WorkspaceSync:
+        """What to fetch, replace and remove to have the branch as of changelist `at` (the head when None)."""
+        path = f"/workspaces/{workspace_id}/sync"
+        response = self._http.request("POST", path, document={"at": at}, repeatable=True, stream=True)
+        rows = [json.loads(line) for line in _lines(self._http.read_chunks(response))]
+        if not rows or rows[-1] != {"rows": len(rows) - 2}:
+            raise ConnectionLost(f"The answer from {self.url} was cut off after {len(rows)} lines. Try again.")
+        first, *changes, _ = rows
+        return WorkspaceSync(first["at"], first["is_sparse"], [FileChange.model_validate(row) for row in changes])
+
+    def acknowledge_sync(
+        self, workspace_id: UUID, at: int, changes: Sequence[FileChange], *, complete: bool = False
+    ) -> Workspace:
+        """Tell what was done of a sync to `at`, at most ITEMS_LIMIT changes; `complete` when that was the rest."""
+        files = [{"path": change.path, "version": change.version} for change in changes]
+        document = {"at": at, "files": files, "complete": complete}
+        return self._ask(Workspace, "POST", f"/workspaces/{workspace_id}/synced", document=document, repeatable=True)
 
     # Shelves
 

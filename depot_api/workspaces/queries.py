@@ -23,7 +23,7 @@ _ALL_COMPARED = """
     had AS MATERIALIZED (
         SELECT path_key, path, asset_id, version FROM workspace_files
         WHERE workspace_id = %(workspace_id)s AND path_key > %(after)s ORDER BY path_key LIMIT %(limit)s),
-    page_end AS (
+    page_end AS MATERIALIZED (
         SELECT least((SELECT max(path_key) FROM page HAVING count(*) = %(limit)s),
                      (SELECT max(path_key) FROM had HAVING count(*) = %(limit)s)) AS last_key)
     SELECT path_key, coalesce(p.path, h.path) AS path, coalesce(p.asset_id, h.asset_id) AS asset_id,
