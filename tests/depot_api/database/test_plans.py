@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from depot_api.branches.queries import _MANIFEST_PAGE
+from depot_api.changelists.queries import _FILES_BELOW
 
 PATHS = 5000
 
@@ -44,3 +45,11 @@ def test_a_manifest_page_reads_a_page(api, grown):
     heads = [node for node in nodes if node.get("Relation Name") == "branch_heads"]
     assert [(node["Node Type"], node["Index Name"]) for node in heads] == [("Index Scan", "branch_heads_newest")]
     assert heads[0]["Actual Rows"] <= 101
+
+
+def test_what_lies_below_a_new_path_is_one_index_range(api, grown):
+    parameters = {"keys": [f"new/{n}" for n in range(500)], "branch": grown.main}
+    nodes = explain(api, grown, _FILES_BELOW, parameters)
+    heads = [node for node in nodes if node.get("Relation Name") == "branch_heads"]
+    assert all(node["Index Name"] == "branch_heads_newest" and node["Actual Rows"] == 0 for node in heads)
+    assert max(node["Actual Loops"] for node in heads) == 500
