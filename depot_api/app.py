@@ -26,7 +26,9 @@ from depot_api.permissions.routes import router as permissions
 from depot_api.projects.routes import router as projects
 from depot_api.reviews.routes import router as reviews
 from depot_api.settings import Settings
+from depot_api.shelves.routes import router as shelves
 from depot_api.webhooks.routes import router as webhooks
+from depot_api.workspaces.routes import router as workspaces
 
 ROUTERS = (
     health,
@@ -37,6 +39,8 @@ ROUTERS = (
     search,
     objects,
     branches,
+    workspaces,
+    shelves,
     changelists,
     reviews,
     obliterations,

@@ -15,19 +15,7 @@ _BRANCH = """
     FROM branches
 """
 
-# For each ancestor, its newest rows in path order are one index scan that stops at the limit; of the same path on
-# several ancestors the nearest wins. Rows of deletions are kept here, so that a page's last key is always right.
-_MANIFEST_PAGE = """
-    SELECT DISTINCT ON (h.path_key) h.path_key, h.path, h.asset_id, h.version, h.sha256, h.size_bytes, h.from_no
-    FROM branch_lineage l CROSS JOIN LATERAL (
-        SELECT DISTINCT ON (b.path_key) b.*
-        FROM branch_heads b
-        WHERE b.branch_id = l.ancestor_id AND b.path_key > %(after)s AND b.from_no <= least(l.upto_no, %(at)s)
-        ORDER BY b.path_key, b.from_no DESC LIMIT %(limit)s
-    ) h
-    WHERE l.branch_id = %(branch_id)s
-    ORDER BY h.path_key, l.depth LIMIT %(limit)s
-"""
+_MANIFEST_PAGE = "SELECT * FROM branch_manifest(%(branch_id)s, %(at)s, %(after)s, %(limit)s)"
 
 # Only paths that were touched after the common point can differ: for each ancestor of either side, the rows that one
 # side sees and the other does not. OFFSET 0 keeps the order of paths out of that scan: in it, all paths would be read.

@@ -1,5 +1,6 @@
 """Changelists and their items on the wire."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -87,6 +88,21 @@ class Item(WireModel):
         if sources.count(None) != (0 if self.action is ItemAction.INTEGRATE else len(sources)):
             raise ValueError("integrate, and only integrate, needs source_branch_id and source_version")
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """An item as it is stored, its paths checked."""
+
+    path_key: str
+    path: str
+    action: str
+    base_version: int | None
+    sha256: bytes | None
+    moved_from: str | None
+    moved_from_key: str | None
+    source_branch_id: UUID | None = None
+    source_version: int | None = None
 
 
 class ItemsAdd(WireModel):

@@ -1,13 +1,13 @@
 """SQL of changelists and of submit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from depot_api.changelists.models import ItemRow
 from depot_api.database.pool import Transaction, fetch_all, fetch_one
 
 _COLUMNS = """id, project_id, branch_id, author_id, status, number, description, items_count, revision, created_at,
@@ -28,19 +28,6 @@ _FILES_BELOW = """
     CROSS JOIN LATERAL branch_head(%(branch)s, b.path_key) h
     WHERE l.branch_id = %(branch)s AND h.version IS NOT NULL
 """
-
-
-@dataclass(frozen=True, slots=True)
-class ItemRow:
-    path_key: str
-    path: str
-    action: str
-    base_version: int | None
-    sha256: bytes | None
-    moved_from: str | None
-    moved_from_key: str | None
-    source_branch_id: UUID | None = None
-    source_version: int | None = None
 
 
 async def insert_changelist(

@@ -18,13 +18,13 @@ from depot_api.changelists.models import (
     ChangelistUpdate,
     Item,
     ItemAction,
+    ItemRow,
     ItemsCount,
     ItemValidation,
     StaleItem,
     Submitted,
     ValidationCounts,
 )
-from depot_api.changelists.queries import ItemRow
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
 from depot_api.idempotency import once
@@ -176,16 +176,21 @@ async def put_under_review(tx: Transaction, changelist_id: UUID) -> None:
 
 
 async def put_items(actor: Actor, changelist_id: UUID, items: Sequence[Item]) -> ItemsCount:
-    rows = _item_rows(items)
+    rows = item_rows(items)
     async with actor.transaction() as tx:
-        changelist = await open_changelist(tx, changelist_id)
-        await _refuse_forbidden_paths(tx, changelist.project_id, rows)
-        count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
-        await _refuse_misspelt_paths(tx, changelist_id)
+        return await put_rows(tx, changelist_id, rows)
+
+
+async def put_rows(tx: Transaction, changelist_id: UUID, rows: Sequence[ItemRow]) -> ItemsCount:
+    """Into an open changelist of the asker's own, in a transaction that others have begun."""
+    changelist = await open_changelist(tx, changelist_id)
+    await _refuse_forbidden_paths(tx, changelist.project_id, rows)
+    count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
+    await _refuse_misspelt_paths(tx, changelist_id)
     return ItemsCount(items_count=count)
 
 
-def _item_rows(items: Sequence[Item]) -> list[ItemRow]:
+def item_rows(items: Sequence[Item]) -> list[ItemRow]:
     """Raises InvalidPath with every broken rule, or PathInUse when two of the paths would be one file."""
     broken = [
         ProblemError(detail=f"{path!r} {rule}", pointer=f"/items/{index}/{field}")

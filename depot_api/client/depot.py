@@ -24,6 +24,7 @@ from depot_api.client.models import (
     ChangelistItem,
     ChangelistStatus,
     DiffRow,
+    FileChange,
     FoundAsset,
     Health,
     Item,
@@ -32,11 +33,16 @@ from depot_api.client.models import (
     Member,
     Project,
     ProjectRole,
+    Shelf,
+    ShelfItem,
     StoredObject,
     Submitted,
     Token,
     User,
     Version,
+    Workspace,
+    WorkspaceFile,
+    WorkspaceSync,
 )
 from depot_api.client.problems import ConnectionLost, ProblemError, UnexpectedAnswer
 
@@ -356,6 +362,107 @@ class DepotClient:
 
     def abandon_changelist(self, changelist_id: UUID) -> None:
         self._http.request("DELETE", f"/changelists/{changelist_id}", headers={"If-Match": ANY_STATE})
+
+    # Workspaces, as the depot keeps them
+
+    def create_workspace(
+        self, project_id: UUID, branch_id: UUID, name: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> Workspace:
+        """A workspace that has nothing yet; `*` in a pattern is within a directory, `**` any number of them."""
+        document = {
+            "project_id": str(project_id),
+            "branch_id": str(branch_id),
+            "name": name,
+            "include": list(include),
+            "exclude": list(exclude),
+        }
+        headers = {"Idempotency-Key": str(uuid4())}
+        return self._ask(Workspace, "POST", "/workspaces", document=document, headers=headers, repeatable=True)
+
+    def workspaces(self, project_id: UUID) -> Iterator[Workspace]:
+        """One's own in a project, by name."""
+        return self._pages(Workspace, f"/projects/{project_id}/workspaces", {})
+
+    def switch_workspace(self, workspace_id: UUID, branch_id: UUID) -> Workspace:
+        """Follow another branch; the next sync transfers what differs."""
+        document = {"branch_id": str(branch_id)}
+        return self._ask(Workspace, "PATCH", f"/workspaces/{workspace_id}", document=document, repeatable=True)
+
+    def map_workspace(self, workspace_id: UUID, include: Sequence[str], exclude: Sequence[str]) -> Workspace:
+        """Replace both lists of patterns."""
+        document = {"include": list(include), "exclude": list(exclude)}
+        return self._ask(Workspace, "PATCH", f"/workspaces/{workspace_id}", document=document, repeatable=True)
+
+    def delete_workspace(self, workspace_id: UUID) -> None:
+        self._http.request("DELETE", f"/workspaces/{workspace_id}")
+
+    def workspace_files(self, workspace_id: UUID) -> Iterator[WorkspaceFile]:
+        """The have-list, in path order."""
+        return self._pages(WorkspaceFile, f"/workspaces/{workspace_id}/files", {})
+
+    def plan_workspace_sync(self, workspace_id: UUID, at: int | None = None) -> WorkspaceSync:
+        """What to fetch, replace and remove to have the branch as of changelist `at` (the head when None)."""
+        path = f"/workspaces/{workspace_id}/sync"
+        response = self._http.request("POST", path, document={"at": at}, repeatable=True, stream=True)
+        rows = [json.loads(line) for line in _lines(self._http.read_chunks(response))]
+        if not rows or rows[-1] != {"rows": len(rows) - 2}:
+            raise ConnectionLost(f"The answer from {self.url} was cut off after {len(rows)} lines. Try again.")
+        first, *changes, _ = rows
+        return WorkspaceSync(first["at"], first["is_sparse"], [FileChange.model_validate(row) for row in changes])
+
+    def acknowledge_sync(
+        self, workspace_id: UUID, at: int, changes: Sequence[FileChange], *, complete: bool = False
+    ) -> Workspace:
+        """Tell what was done of a sync to `at`, at most ITEMS_LIMIT changes; `complete` when that was the rest."""
+        files = [{"path": change.path, "version": change.version} for change in changes]
+        document = {"at": at, "files": files, "complete": complete}
+        return self._ask(Workspace, "POST", f"/workspaces/{workspace_id}/synced", document=document, repeatable=True)
+
+    # Shelves
+
+    def create_shelf(self, project_id: UUID, branch_id: UUID, description: str, items: Sequence[Item]) -> Shelf:
+        """Shelve at most ITEMS_LIMIT items, whose contents were sent before."""
+        document = {
+            "project_id": str(project_id),
+            "branch_id": str(branch_id),
+            "description": description,
+            "items": [_item_document(item) for item in items],
+        }
+        headers = {"Idempotency-Key": str(uuid4())}
+        return self._ask(Shelf, "POST", "/shelves", document=document, headers=headers, repeatable=True)
+
+    def shelve_changelist(self, changelist_id: UUID, description: str | None = None) -> Shelf:
+        """Shelve what is in an open changelist; it stays in it."""
+        headers = {"Idempotency-Key": str(uuid4())}
+        path, document = f"/changelists/{changelist_id}/shelve", {"description": description}
+        return self._ask(Shelf, "POST", path, document=document, headers=headers, repeatable=True)
+
+    def shelf(self, shelf_id: UUID) -> Shelf:
+        return self._ask(Shelf, "GET", f"/shelves/{shelf_id}")
+
+    def shelves(
+        self, project_id: UUID, *, branch_id: UUID | None = None, owner_id: UUID | None = None
+    ) -> Iterator[Shelf]:
+        """Shelves of a project, newest first; further pages are asked for as they are read."""
+        query = {"branch_id": branch_id, "owner_id": owner_id}
+        return self._pages(Shelf, f"/projects/{project_id}/shelves", query)
+
+    def shelf_items(self, shelf_id: UUID) -> Iterator[ShelfItem]:
+        return self._pages(ShelfItem, f"/shelves/{shelf_id}/items", {})
+
+    def replace_shelf_items(self, shelf_id: UUID, items: Sequence[Item]) -> Shelf:
+        document = {"items": [_item_document(item) for item in items]}
+        return self._ask(Shelf, "PUT", f"/shelves/{shelf_id}/items", document=document, repeatable=True)
+
+    def unshelve(self, shelf_id: UUID, changelist_id: UUID, *, replace: bool = False) -> int:
+        """Copy a shelf's items into an open changelist of one's own. Returns how many it then has."""
+        document = {"changelist_id": str(changelist_id), "replace": replace}
+        return int(
+            _member(self._http.request("POST", f"/shelves/{shelf_id}/unshelve", document=document), "items_count")
+        )
+
+    def delete_shelf(self, shelf_id: UUID) -> None:
+        self._http.request("DELETE", f"/shelves/{shelf_id}")
 
     # Below the surface
 

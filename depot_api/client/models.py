@@ -174,6 +174,68 @@ class ChangelistItem(Answer):
     moved_from: str | None = None
 
 
+class Workspace(Answer):
+    """What a user has of a branch, as the depot knows it; complete when it has all that it gives as of `at_no`."""
+
+    id: UUID
+    project_id: UUID
+    branch_id: UUID
+    name: str
+    include: list[str]
+    exclude: list[str]
+    at_no: int
+    is_complete: bool
+    created_at: AwareDatetime
+
+
+class WorkspaceFile(Answer):
+    """An entry of the have-list."""
+
+    path: str
+    asset_id: UUID
+    version: int
+
+
+class SyncAction(StrEnum):
+    FETCH = "fetch"
+    REPLACE = "replace"
+    REMOVE = "remove"
+
+
+class FileChange(Answer):
+    """What a sync has to do with one path; the version and its content are None to remove it."""
+
+    action: SyncAction
+    path: str
+    asset_id: UUID
+    have_version: int | None
+    version: int | None
+    sha256: str | None
+    size_bytes: int | None
+
+
+class Shelf(Answer):
+    """Work in progress that was stored in the depot."""
+
+    id: UUID
+    project_id: UUID
+    branch_id: UUID
+    owner: str
+    changelist_id: UUID | None = None
+    description: str
+    items_count: int
+    created_at: AwareDatetime
+
+
+class ShelfItem(Answer):
+    path: str
+    action: str
+    base_version: int | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    moved_from: str | None = None
+
+
 class Health(Answer):
     """`checks` holds one entry for each part: `database`, `storage`, `migrations`."""
 
@@ -214,3 +276,12 @@ class Manifest:
 
     at: int
     files: dict[str, Version]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceSync:
+    """What leads from a have-list to a point of the branch."""
+
+    at: int
+    is_sparse: bool
+    changes: list[FileChange]

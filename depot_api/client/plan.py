@@ -26,6 +26,7 @@ class ConflictReason(StrEnum):
     DELETED_AND_CHANGED = "deleted here, changed in the depot"
     IN_THE_WAY = "a file that did not come from the depot is in the way"
     CHANGED_MEANWHILE = "changed while the sync was running"
+    OTHER_BASE = "shelved from another version than the workspace has"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,13 @@ class EventKind(StrEnum):
     WEBHOOK_CREATED = "webhook.created"
     WEBHOOK_UPDATED = "webhook.updated"
     WEBHOOK_DELETED = "webhook.deleted"
+    WORKSPACE_CREATED = "workspace.created"
+    WORKSPACE_UPDATED = "workspace.updated"
+    WORKSPACE_DELETED = "workspace.deleted"
+    SHELF_CREATED = "shelf.created"
+    SHELF_UPDATED = "shelf.updated"
+    SHELF_DELETED = "shelf.deleted"
+    SHELF_UNSHELVED = "shelf.unshelved"
 
 
 async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:

@@ -87,6 +87,10 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'obliteration % is finished', obliteration USING ERRCODE = 'restrict_violation';
     END IF;
+    -- What may be referred to is what was sent (invariant 3): here it is the admin who vouches for it.
+    INSERT INTO upload_receipts (project_id, user_id, sha256)
+        SELECT DISTINCT project_id, app_user_id(), sha256 FROM obliterated_versions WHERE obliteration_id = obliteration
+        ON CONFLICT DO NOTHING;
     INSERT INTO project_blobs (project_id, sha256)
         SELECT DISTINCT project_id, sha256 FROM obliterated_versions WHERE obliteration_id = obliteration
         ON CONFLICT DO NOTHING;
