@@ -342,10 +342,12 @@ async def _refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
     """Looks at the disk, so it comes before the transaction that takes the branch's lock."""
     async with actor.transaction() as tx:
         changelist = await readable_changelist(tx, changelist_id)
+        if changelist.status is ChangelistStatus.SUBMITTED:
+            return  # perhaps the same request again, which has its answer
+        await open_changelist(tx, changelist_id)
         hashes = await queries.content_hashes(tx, changelist_id)
-    had = {blob.sha256 for blob in await objects.intact_blobs(actor, changelist.project_id, hashes)}
-    missing = [sha256 for sha256 in hashes if sha256 not in had]
-    if missing and changelist.status is not ChangelistStatus.SUBMITTED:
+    missing = await objects.missing_objects(actor, changelist.project_id, hashes)
+    if missing:
         raise MissingContent(
             f"The depot does not have {len(missing)} of the contents that this changelist refers to. "
             "Send them with PUT /projects/{id}/objects/{sha256}, then submit again.",

@@ -91,6 +91,8 @@ async def _refuse_missing_content(actor: Actor, project_id: UUID, rows: Sequence
 
 async def _refuse_missing(actor: Actor, project_id: UUID, hashes: list[str]) -> None:
     """Looks at the disk, so it comes before the transaction that writes. There a trigger checks again."""
+    async with actor.transaction() as tx:
+        await projects.writable_project(tx, project_id, ProjectRole.CONTRIBUTOR)
     missing = await objects.missing_objects(actor, project_id, hashes)
     if missing:
         raise MissingContent(

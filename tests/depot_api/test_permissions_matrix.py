@@ -1,0 +1,292 @@
+"""Every route, for every role, for strangers, admins and without a token: what docs/permissions.md promises."""
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from depot_api.blobstore.pack import MEDIA_TYPE, encode_header
+
+PERMISSIONS = Path(__file__).parents[2] / "docs" / "permissions.md"
+ROLES = ("viewer", "reviewer", "contributor", "lead", "manager", "owner")
+# Not by role but by the scope of a token; tests/depot_api/changelists/test_items.py has it.
+BY_SCOPE = "POST /changelists/{changelist_id}/validations"
+
+
+def policy() -> dict[str, str]:
+    """route → who, from the table that people read."""
+    rows = re.findall(r"^\| `([A-Z]+ /[^`]*)` \| ([a-z ,;]+) \|$", PERMISSIONS.read_text(), re.MULTILINE)
+    return {route: re.split("[,;]", who)[0].strip() for route, who in rows}
+
+
+POLICY = policy()
+DELIVERY = "POST /projects/{project_id}/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"
+Call = dict[str, Any]
+
+
+@dataclass
+class World:
+    """A project with a member of each role. `maker` makes what a request is about: whoever asks, if their role can."""
+
+    project: Any
+    users: dict[str, httpx.Client]
+    maker: httpx.Client
+    asset: str
+    sha256: str
+    reader: str
+
+    def made(self, method: str, url: str, http: httpx.Client | None = None, **request: Any) -> Any:
+        response = (http or self.maker).request(method, url, **request)
+        assert response.status_code < 300, response.text
+        return response.json()
+
+    def content(self) -> str:
+        """Fresh content that the maker has sent."""
+        content = os.urandom(16)
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.made("PUT", f"/projects/{self.project.id}/objects/{sha256}", content=content)
+        return sha256
+
+    def add(self) -> dict[str, Any]:
+        return {"action": "add", "path": f"made/{secrets.token_hex(8)}", "sha256": self.content()}
+
+    def changelist(self, http: httpx.Client | None = None) -> str:
+        changelist = self.made(
+            "POST", "/changelists", http, json={"project_id": self.project.id, "branch_id": self.project.main}
+        )
+        if http is None:
+            self.made("POST", f"/changelists/{changelist['id']}/items", json={"items": [self.add()]})
+        return str(changelist["id"])
+
+    def submitted(self) -> str:
+        changelist = self.changelist()
+        self.made("POST", f"/changelists/{changelist}/submit")
+        return changelist
+
+    def under_review(self) -> str:
+        author = self.project.http if self.maker is self.users["contributor"] else self.users["contributor"]
+        return self._asked(author)
+
+    def _asked(self, author: httpx.Client) -> str:
+        maker, self.maker = self.maker, author
+        changelist = self.changelist()
+        self.made("POST", f"/changelists/{changelist}/review-requests", json={})
+        self.maker = maker
+        return changelist
+
+    def workspace(self) -> str:
+        body = {"project_id": self.project.id, "branch_id": self.project.main, "name": secrets.token_hex(8)}
+        return str(self.made("POST", "/workspaces", json=body)["id"])
+
+    def shelf(self) -> str:
+        body = {"project_id": self.project.id, "branch_id": self.project.main, "items": [self.add()]}
+        return str(self.made("POST", "/shelves", json=body)["id"])
+
+    def fresh_asset(self) -> str:
+        path = self.project_path()
+        found = self.made("GET", "/assets", params={"project_id": self.project.id, "prefix": path})
+        return str(found["items"][0]["id"])
+
+    def project_path(self) -> str:
+        item = self.add()
+        changelist = self.made(
+            "POST", "/changelists", json={"project_id": self.project.id, "branch_id": self.project.main}
+        )
+        self.made("POST", f"/changelists/{changelist['id']}/items", json={"items": [item]})
+        self.made("POST", f"/changelists/{changelist['id']}/submit")
+        return str(item["path"])
+
+    def deleted_asset(self) -> str:
+        asset = self.fresh_asset()
+        self.made("POST", f"/assets/{asset}/delete", json={"base_version": 1})
+        return asset
+
+    def label(self) -> str:
+        name = f"l{secrets.token_hex(6)}"
+        self.made(
+            "PUT",
+            f"/projects/{self.project.id}/labels/{name}",
+            self.project.http,
+            json={"branch_id": self.project.main},
+        )
+        return name
+
+    def webhook(self) -> str:
+        body = {"url": "https://example.com/hook"}
+        return str(self.made("POST", f"/projects/{self.project.id}/webhooks", self.project.http, json=body)["id"])
+
+    def obliteration(self) -> str:
+        body = {"asset_id": self.deleted_asset(), "reason": "matrix", "dry_run": False}
+        made = self.made("POST", f"/projects/{self.project.id}/obliterations", self.project.http, json=body)
+        with psycopg.connect(self.project.api.owner_url) as owner:
+            owner.execute("UPDATE obliterations SET due_at = now() WHERE id = %s", (made["obliteration_id"],))
+        return str(made["obliteration_id"])
+
+
+def pack_of(content: bytes) -> bytes:
+    return encode_header(hashlib.sha256(content).hexdigest(), len(content)) + content
+
+
+ANY = {"If-Match": "*"}
+NEW = lambda: secrets.token_hex(8)  # noqa: E731 - a word for what is short and everywhere
+CONTENT = b"content of the matrix"
+CALLS: dict[str, Callable[[World], Call]] = {
+    "POST /auth/token": lambda w: {"json": {"username": "nobody", "password": "wrong"}},
+    "POST /projects": lambda w: {"json": {"name": NEW()}},
+    "POST /projects/{project_id}/members": lambda w: {"json": {"username": w.reader, "role": "viewer"}},
+    "PUT /projects/{project_id}/path-permissions": lambda w: {"json": {"rules": []}},
+    "GET /projects/{project_id}/path-access": lambda w: {"params": {"path": "a"}},
+    "POST /assets": lambda w: {"json": {"project_id": w.project.id, "path": NEW()}},
+    "GET /assets": lambda w: {"params": {"project_id": w.project.id}},
+    "PATCH /assets/{asset_id}": lambda w: {"json": {"tags": ["seen"]}},
+    "POST /assets/{asset_id}/versions": lambda w: {
+        "ids": {"asset_id": w.fresh_asset()},
+        "json": {"sha256": w.content(), "base_version": 1},
+    },
+    "POST /assets/{asset_id}/versions/upload": lambda w: {
+        "ids": {"asset_id": w.fresh_asset()},
+        "files": {"file": os.urandom(8)},
+        "data": {"base_version": "1"},
+    },
+    "POST /assets/{asset_id}/move": lambda w: {
+        "ids": {"asset_id": w.fresh_asset()},
+        "json": {"to_path": NEW(), "base_version": 1},
+    },
+    "POST /assets/{asset_id}/delete": lambda w: {"ids": {"asset_id": w.fresh_asset()}, "json": {"base_version": 1}},
+    "POST /assets/{asset_id}/restore": lambda w: {"ids": {"asset_id": w.deleted_asset()}, "json": {}},
+    "POST /projects/{project_id}/objects/missing": lambda w: {"json": {"sha256": [w.sha256]}},
+    "POST /projects/{project_id}/objects/fetch": lambda w: {"json": {"sha256": [w.sha256]}},
+    "PUT /projects/{project_id}/objects/{sha256}": lambda w: {
+        "ids": {"sha256": hashlib.sha256(CONTENT).hexdigest()},
+        "content": CONTENT,
+    },
+    "POST /projects/{project_id}/objects/pack": lambda w: {
+        "content": pack_of(CONTENT),
+        "headers": {"Content-Type": MEDIA_TYPE},
+    },
+    "POST /branches": lambda w: {"json": {"project_id": w.project.id, "name": f"b{NEW()}"}},
+    "PATCH /branches/{branch_id}": lambda w: {"json": {"description": "seen"}},
+    "GET /branches/{branch_id}/diff": lambda w: {"params": {"from": 1, "to": 1}},
+    "PUT /projects/{project_id}/labels/{name}": lambda w: {
+        "ids": {"name": f"l{NEW()}"},
+        "json": {"branch_id": w.project.main},
+    },
+    "GET /projects/{project_id}/labels/{name}": lambda w: {"ids": {"name": w.label()}},
+    "DELETE /projects/{project_id}/labels/{name}": lambda w: {"ids": {"name": w.label()}},
+    "POST /workspaces": lambda w: {"json": {"project_id": w.project.id, "branch_id": w.project.main, "name": NEW()}},
+    "PATCH /workspaces/{workspace_id}": lambda w: {"json": {"include": ["*.uasset"]}},
+    "POST /workspaces/{workspace_id}/sync": lambda w: {"json": {}},
+    "POST /workspaces/{workspace_id}/synced": lambda w: {"json": {"at": 0, "files": []}},
+    "POST /shelves": lambda w: {"json": {"project_id": w.project.id, "branch_id": w.project.main, "items": [w.add()]}},
+    "PUT /shelves/{shelf_id}/items": lambda w: {"json": {"items": [w.add()]}},
+    "PATCH /shelves/{shelf_id}": lambda w: {"json": {"description": "seen"}},
+    "POST /shelves/{shelf_id}/unshelve": lambda w: {"json": {"changelist_id": w.changelist()}},
+    "POST /changelists/{changelist_id}/shelve": lambda w: {"json": {}},
+    "POST /changelists": lambda w: {"json": {"project_id": w.project.id}},
+    "PATCH /changelists/{changelist_id}": lambda w: {"json": {"description": "seen"}, "headers": ANY},
+    "DELETE /changelists/{changelist_id}": lambda w: {"headers": ANY},
+    "POST /changelists/{changelist_id}/items": lambda w: {"json": {"items": [w.add()]}},
+    "POST /changelists/{changelist_id}/items/revert": lambda w: {"json": {"paths": ["none"]}},
+    "POST /changelists/{changelist_id}/revert": lambda w: {"ids": {"changelist_id": w.submitted()}, "json": {}},
+    "POST /changelists/{changelist_id}/review-requests": lambda w: {"json": {}},
+    "PUT /changelists/{changelist_id}/review": lambda w: {
+        "ids": {"changelist_id": w.under_review()},
+        "json": {"verdict": "approved"},
+    },
+    "POST /changelists/{changelist_id}/comments": lambda w: {"json": {"body": "seen"}},
+    "POST /projects/{project_id}/obliterations": lambda w: {
+        "json": {"asset_id": w.deleted_asset(), "reason": "matrix"}
+    },
+    "POST /projects/{project_id}/webhooks": lambda w: {"json": {"url": "https://example.com/hook"}},
+    "PATCH /projects/{project_id}/webhooks/{webhook_id}": lambda w: {"json": {"is_active": False}},
+}
+IDS: dict[str, Callable[[World], str]] = {
+    "project_id": lambda w: w.project.id,
+    "branch_id": lambda w: w.project.main,
+    "asset_id": lambda w: w.asset,
+    "number": lambda w: "1",
+    "sha256": lambda w: w.sha256,
+    "changelist_id": lambda w: w.changelist(),
+    "workspace_id": lambda w: w.workspace(),
+    "shelf_id": lambda w: w.shelf(),
+    "webhook_id": lambda w: w.webhook(),
+    "delivery_id": lambda w: "00000000-0000-0000-0000-000000000000",
+    "obliteration_id": lambda w: w.obliteration(),
+}
+
+
+@pytest.fixture(scope="module")
+def world(api, running_api_factory):
+    make_project, _ = running_api_factory
+    project = make_project(api)
+    users = {role: project.member(role).http for role in ROLES}
+    users |= {"admin": project.http, "editor": api.user("editor").http, "stranger": api.user().http}
+    content = os.urandom(16)
+    project.add("seen", content)
+    (asset,) = project.http.get("/assets", params={"project_id": project.id}).json()["items"]
+    sha256 = hashlib.sha256(content).hexdigest()
+    return World(project, users, project.http, asset["id"], sha256, project.member("viewer").name)
+
+
+def test_the_table_names_every_route_and_no_other(world):
+    paths = httpx.get(f"{world.project.api.url}/openapi.json").json()["paths"]
+    routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    assert routes - {BY_SCOPE} == set(POLICY)
+
+
+def status_of(world: World, route: str, http: httpx.Client) -> int:
+    method, template = route.split(" ")
+    call = CALLS.get(route, lambda _: {})(world)
+    ids = call.pop("ids", {})
+    names = re.findall(r"{(\w+)}", template)
+    url = template.format(**{name: ids.get(name) or IDS[name](world) for name in names})
+    with http.stream(method, url, **call) as response:  # an event stream never ends by itself
+        return response.status_code
+
+
+def expected(who: str, subject: str, route: str) -> str:
+    """`passes`, or the status that it is refused with."""
+    if who == "everyone" or (who == "signed in" and subject != "nobody"):
+        return "passes"
+    if subject == "nobody":
+        return "401"
+    if subject == "admin":
+        return "passes"
+    if who == "editor":
+        return "passes" if subject == "editor" else "403"
+    if subject in ("stranger", "editor"):
+        return "403" if who == "admin" and "{" not in route else "404"
+    return "passes" if who in ROLES and ROLES.index(subject) >= ROLES.index(who) else "403"
+
+
+# What passes and still cannot succeed here: the account is made up, nothing was delivered yet.
+PASSES_WITH = {"POST /auth/token": (401, 429), DELIVERY: (404,)}
+
+
+def passed(status: int, route: str) -> bool:
+    return status < 300 or status in PASSES_WITH.get(route, ())
+
+
+@pytest.mark.parametrize("route", sorted(POLICY))
+def test_every_subject_gets_what_the_table_promises(world, route):
+    who = POLICY[route]
+    nobody = httpx.Client(base_url=world.project.api.url, timeout=30)
+    seen, wanted = {}, {}
+    for subject, http in [*world.users.items(), ("nobody", nobody)]:
+        can_make = subject in ("contributor", "lead", "manager", "owner") or (
+            subject in ROLES and "workspace_id" in route
+        )
+        world.maker = http if can_make else world.project.http
+        status = status_of(world, route, http)
+        wanted[subject] = expected(who, subject, route)
+        seen[subject] = "passes" if wanted[subject] == "passes" and passed(status, route) else str(status)
+    nobody.close()
+    assert seen == wanted
