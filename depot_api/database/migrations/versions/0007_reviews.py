@@ -6,7 +6,7 @@ Revision ID: 0007
 from depot_api.database.migrations.sql import run_sql_file
 
 revision = "0007"
-down_revision = "0001"
+down_revision = "0002"
 
 
 def upgrade() -> None:
