@@ -20,6 +20,7 @@ from depot_api.objects.routes import router as objects
 from depot_api.projects.routes import router as projects
 from depot_api.reviews.routes import router as reviews
 from depot_api.settings import Settings
+from depot_api.storage.routes import router as storage
 from depot_api.users.routes import router as users
 
 
@@ -47,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.depot = depot
-    for router in (health, identity, projects, assets, objects, branches, changelists, reviews, users):
+    for router in (health, identity, projects, assets, objects, branches, changelists, reviews, users, storage):
         app.include_router(router)
     errors.install(app)
     app.add_middleware(RequestContext)

@@ -11,7 +11,11 @@ from depot_api.database.pool import Transaction
 
 class EventKind(StrEnum):
     PROJECT_CREATED = "project.created"
+    PROJECT_UPDATED = "project.updated"
+    PROJECT_ARCHIVED = "project.archived"
+    PROJECT_UNARCHIVED = "project.unarchived"
     MEMBER_SET = "member.set"
+    MEMBER_REMOVED = "member.removed"
     BRANCH_CREATED = "branch.created"
     CHANGELIST_UPDATED = "changelist.updated"
     CHANGELIST_VALIDATED = "changelist.validated"

@@ -216,9 +216,10 @@ END $$;
 INSERT INTO project_usage (project_id) SELECT id FROM projects;
 SELECT recount_project_usage(id) FROM projects;
 
--- Raises DQ001 when it would not fit. Racing uploads take turns at the project's row; whoever comes second sees the
+-- NULL when the asker may be told that the project has `content`: it is charged already, and sending it again costs
+-- nothing. Raises DQ001 when it would not fit. Racing uploads take turns at the project's row; whoever comes second sees the
 -- first's reservation. Uploads that end meanwhile change reservation and use in one commit, seen by one statement.
-CREATE FUNCTION reserve_upload(project uuid, wanted_bytes bigint) RETURNS uuid
+CREATE FUNCTION reserve_upload(project uuid, wanted_bytes numeric, content bytea DEFAULT NULL) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
 DECLARE
     seen record;
@@ -227,6 +228,11 @@ BEGIN
     PERFORM FROM projects WHERE id = project FOR KEY SHARE; -- as record_blobs does
     IF project <> ALL (writable_projects('contributor')) THEN
         RAISE EXCEPTION 'not a contributor' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF EXISTS (SELECT FROM project_blobs WHERE project_id = project AND sha256 = content) OR EXISTS (
+            SELECT FROM upload_receipts
+            WHERE project_id = project AND user_id = app_user_id() AND sha256 = content) THEN
+        RETURN NULL;
     END IF;
     PERFORM FROM project_usage WHERE project_id = project FOR UPDATE;
     DELETE FROM upload_reservations WHERE project_id = project AND expires_at <= now();
@@ -309,5 +315,5 @@ END $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION acts_as_admin(), create_user(text, text, text, studio_role),
     update_user(uuid, text, studio_role, boolean), set_password_hash(uuid, text), archive_project(uuid, text),
-    unarchive_project(uuid), reserve_upload(uuid, bigint), release_upload(uuid), take_storage_snapshot(uuid)
+    unarchive_project(uuid), reserve_upload(uuid, numeric, bytea), release_upload(uuid), take_storage_snapshot(uuid)
     TO depot_service;
