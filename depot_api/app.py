@@ -27,13 +27,17 @@ from depot_api.projects.routes import router as projects
 from depot_api.reviews.routes import router as reviews
 from depot_api.settings import Settings
 from depot_api.shelves.routes import router as shelves
+from depot_api.storage.routes import router as storage
+from depot_api.users.routes import router as users
 from depot_api.webhooks.routes import router as webhooks
 from depot_api.workspaces.routes import router as workspaces
 
 ROUTERS = (
     health,
     identity,
+    users,
     projects,
+    storage,
     permissions,
     assets,
     search,

@@ -140,6 +140,10 @@ class Obliterated(Problem):
     slug, status, title = "obliterated", 410, "The content was obliterated"
 
 
+class LengthRequired(Problem):
+    slug, status, title = "length-required", 411, "Say how many bytes you send"
+
+
 class StalePrecondition(Problem):
     slug, status, title = "stale-precondition", 412, "Changed since you read it"
 
@@ -190,6 +194,10 @@ class Unavailable(Problem):
 
 class StorageFull(Problem):
     slug, status, title = "storage-full", 507, "The store has no room"
+
+
+class QuotaExceeded(Problem):
+    slug, status, title = "quota-exceeded", 507, "The project's quota has no room"
 
 
 def documented(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:

@@ -40,6 +40,7 @@ from depot_api.problems import (
     Obliterated,
     PathInUse,
     ProjectArchived,
+    QuotaExceeded,
     RangeNotSatisfiable,
     StaleBase,
     StorageFull,
@@ -152,7 +153,7 @@ async def create_version(asset_id: UUID, body: VersionCreate, actor: CurrentUser
     "/{asset_id}/versions/upload",
     status_code=status.HTTP_201_CREATED,
     summary="Send a file and submit it as a new version",
-    responses=documented(*SUBMIT_PROBLEMS, StorageFull),
+    responses=documented(*SUBMIT_PROBLEMS, StorageFull, QuotaExceeded),
 )
 async def upload_version(
     asset_id: UUID,
@@ -162,7 +163,7 @@ async def upload_version(
     base_version: Annotated[int | None, Form(ge=1, le=MAX_VERSION)] = None,
     description: Annotated[Text, Form(max_length=10_000)] = "",
 ) -> AssetVersion:
-    return await service.upload_version(actor, asset_id, _pieces(file), branch_id, base_version, description)
+    return await service.upload_version(actor, asset_id, _pieces(file), file.size, branch_id, base_version, description)
 
 
 async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:

@@ -266,13 +266,14 @@ async def upload_version(
     actor: Actor,
     asset_id: UUID,
     body: AsyncIterator[bytes],
+    size_bytes: int | None,
     branch_id: UUID | None,
     base_version: int | None,
     description: str,
 ) -> AssetVersion:
     async with actor.transaction() as tx:
         asset = await readable_asset(tx, asset_id)
-    stored = await objects.put_object(actor, asset.project_id, None, body)
+    stored = await objects.put_object(actor, asset.project_id, None, body, size_bytes)
     wanted = VersionCreate(
         branch_id=branch_id, sha256=stored.sha256, base_version=base_version, description=description
     )

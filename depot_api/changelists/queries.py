@@ -329,15 +329,17 @@ async def open_gates(tx: Transaction, changelist_id: UUID, approve_role: str) ->
     return row
 
 
-async def next_number(tx: Transaction, project_id: UUID) -> int:
-    """Locks the project's counter until the transaction ends: numbers are in the order of commits, without gaps."""
+async def next_number(tx: Transaction, project_id: UUID) -> int | None:
+    """Locks the project's counter until the transaction ends: numbers are in the order of commits, without gaps.
+
+    None when the project has been archived meanwhile.
+    """
     row = await fetch_one(
         tx,
         "UPDATE changelist_counters SET last_no = last_no + 1 WHERE project_id = %s RETURNING last_no",
         (project_id,),
     )
-    assert row is not None
-    return int(row["last_no"])
+    return int(row["last_no"]) if row else None
 
 
 async def land(

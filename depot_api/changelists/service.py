@@ -50,12 +50,13 @@ from depot_api.problems import (
     PathInUse,
     Problem,
     ProblemError,
+    ProjectArchived,
     ReviewRequired,
     StaleBase,
     ValidationRequired,
 )
 from depot_api.projects import service as projects
-from depot_api.projects.models import ProjectRole
+from depot_api.projects.models import Project, ProjectRole
 from depot_api.wire import Page, decode_cursor, decode_uuid_cursor, encode_cursor
 
 # Answers name the offenders, but not all of a hundred thousand.
@@ -355,6 +356,10 @@ async def _refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
         )
 
 
+def _archived_meanwhile(project: Project) -> ProjectArchived:
+    return ProjectArchived(f"Project {project.name} was archived while you submitted. Nothing was submitted.")
+
+
 async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: str | None) -> Submitted:
     changelist = await open_changelist(tx, changelist_id)
     refuse_stale_match(if_match, str(changelist.revision))
@@ -364,7 +369,8 @@ async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: 
         raise EmptyChangelist("The changelist has no items. Add some, or abandon it.")
     project = await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
     branch = await queries.lock_branch(tx, changelist.branch_id)
-    assert branch is not None, "a contributor can lock the branch of a changelist"
+    if branch is None:
+        raise _archived_meanwhile(project)
     if not project.my_role.covers(ProjectRole(branch["submit_role"])):
         raise Forbidden(f"Submitting to {branch['name']} takes the role {branch['submit_role']} or above.")
     if await queries.count_visible_items(tx, changelist_id) != changelist.items_count:
@@ -375,6 +381,8 @@ async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: 
     await _refuse_files_in_the_way(tx, changelist_id, changelist.branch_id)
     await _refuse_open_gates(tx, changelist_id, branch)
     number = await queries.next_number(tx, project.id)
+    if number is None:
+        raise _archived_meanwhile(project)
     submitted_at = await queries.land(tx, changelist_id, project.id, changelist.branch_id, actor.user_id, number)
     submitted = Submitted(
         id=changelist_id, number=number, submitted_at=submitted_at, items_count=changelist.items_count

@@ -193,6 +193,7 @@ def _rebuild(owner: Owner, layout: Layout) -> Rebuilt:
     for project in projects:
         _insert_project(owner, project, [branch for branch in branches if branch.project_id == project.id])
     owner.execute(INSERT_HISTORY)
+    owner.execute("SELECT recount_project_usage(id) FROM projects")
     _count(owner, result)
     return result
 

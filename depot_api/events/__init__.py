@@ -11,8 +11,12 @@ from depot_api.database.pool import Transaction
 
 class EventKind(StrEnum):
     PROJECT_CREATED = "project.created"
+    PROJECT_UPDATED = "project.updated"
+    PROJECT_ARCHIVED = "project.archived"
+    PROJECT_UNARCHIVED = "project.unarchived"
     MEMBER_SET = "member.set"
     PATH_PERMISSIONS_SET = "path_permissions.set"
+    MEMBER_REMOVED = "member.removed"
     BRANCH_CREATED = "branch.created"
     CHANGELIST_UPDATED = "changelist.updated"
     CHANGELIST_VALIDATED = "changelist.validated"

@@ -11,10 +11,8 @@ from psycopg.rows import dict_row
 
 from depot_api.identity import queries
 from depot_api.identity.models import TokenScope
-from depot_api.identity.passwords import hash_password
+from depot_api.identity.passwords import MIN_PASSWORD_CHARACTERS, hash_password
 from depot_api.identity.tokens import hash_api_token, new_api_token
-
-MIN_PASSWORD_CHARACTERS = 12
 
 
 def main(arguments: list[str]) -> None:

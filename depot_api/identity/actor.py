@@ -68,3 +68,13 @@ async def _user_of_api_token(token: str, request: Request, depot: Depot) -> tupl
 
 
 CurrentUser = Annotated[Actor, Depends(current_user)]
+
+
+async def current_account(actor: CurrentUser) -> Actor:
+    """For routes that manage accounts. Raises Forbidden for an API token that is not made for it."""
+    if actor.scope not in (None, TokenScope.ADMIN):
+        raise Forbidden("This takes an API token with the scope admin, or signing in with a password.")
+    return actor
+
+
+AccountUser = Annotated[Actor, Depends(current_account)]

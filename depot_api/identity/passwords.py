@@ -3,6 +3,9 @@
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
+MIN_PASSWORD_CHARACTERS = 12
+MAX_PASSWORD_CHARACTERS = 1024  # longer input would only cost hashing time
+
 _hasher = PasswordHash((Argon2Hasher(),))
 
 # Checked when there is no such user, so that the answer takes as long as for a wrong password.

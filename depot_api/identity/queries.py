@@ -6,7 +6,9 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import DictRow
 
-from depot_api.database.pool import Transaction, fetch_one
+from depot_api.database.pool import Transaction, fetch_all, fetch_one
+
+_COLUMNS = "id, user_id, name, scope, expires_at, revoked_at, created_at"
 
 
 async def sign_in_user(tx: Transaction, username: str) -> DictRow | None:
@@ -30,8 +32,50 @@ async def sign_in_succeeded(tx: Transaction, subjects: list[bytes]) -> None:
     await tx.execute("SELECT sign_in_succeeded(%s)", (subjects,))
 
 
+async def acts_as_admin(tx: Transaction) -> bool:
+    """Whether the asker is a studio admin, and the token that was sent may act as one."""
+    row = await fetch_one(tx, "SELECT acts_as_admin() AS acts")
+    return row is not None and bool(row["acts"])
+
+
 async def user(tx: Transaction, user_id: UUID) -> DictRow | None:
     return await fetch_one(tx, "SELECT id, username, display_name, studio_role FROM users WHERE id = %s", (user_id,))
+
+
+async def set_password_hash(tx: Transaction, user_id: UUID, password_hash: str) -> bool:
+    """False when there is no such user."""
+    row = await fetch_one(tx, "SELECT set_password_hash(%s, %s) AS found", (user_id, password_hash))
+    return row is not None and bool(row["found"])
+
+
+async def create_token(
+    tx: Transaction, user_id: UUID, name: str, token_sha256: bytes, scope: str, expires_at: datetime
+) -> DictRow:
+    row = await fetch_one(
+        tx,
+        f"""INSERT INTO api_tokens (user_id, name, token_sha256, scope, expires_at) VALUES (%s, %s, %s, %s, %s)
+            RETURNING {_COLUMNS}""",
+        (user_id, name, token_sha256, scope, expires_at),
+    )
+    assert row is not None
+    return row
+
+
+async def tokens(tx: Transaction, user_id: UUID, after: UUID, limit: int) -> list[DictRow]:
+    return await fetch_all(
+        tx,
+        f"SELECT {_COLUMNS} FROM api_tokens WHERE user_id = %s AND id > %s ORDER BY id LIMIT %s",
+        (user_id, after, limit),
+    )
+
+
+async def token_exists(tx: Transaction, user_id: UUID, token_id: UUID) -> bool:
+    return await fetch_one(tx, "SELECT FROM api_tokens WHERE user_id = %s AND id = %s", (user_id, token_id)) is not None
+
+
+async def revoke_token(tx: Transaction, token_id: UUID) -> None:
+    """Once revoked, the time of it stays."""
+    await tx.execute("UPDATE api_tokens SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL", (token_id,))
 
 
 # Run as the owner role, from the command line, before anybody can sign in.

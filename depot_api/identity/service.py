@@ -1,26 +1,58 @@
-"""Signing in."""
+"""Signing in, passwords and API tokens."""
 
 import asyncio
 import hashlib
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from psycopg.rows import DictRow
 
 from depot_api.database.pool import Transaction
 from depot_api.depot import Depot
 from depot_api.identity import queries
 from depot_api.identity.actor import Actor
-from depot_api.identity.models import AccessToken, Credentials, Me, StudioRole
-from depot_api.identity.passwords import password_matches
-from depot_api.identity.tokens import issue_access_token
-from depot_api.problems import Forbidden, TooManyAttempts, Unauthenticated
+from depot_api.identity.models import (
+    MAX_TOKEN_DAYS,
+    AccessToken,
+    ApiToken,
+    CreatedToken,
+    Credentials,
+    Me,
+    PasswordChange,
+    TokenCreate,
+    TokenScope,
+)
+from depot_api.identity.passwords import hash_password, password_matches
+from depot_api.identity.tokens import hash_api_token, issue_access_token, new_api_token
+from depot_api.problems import Forbidden, Invalid, NotFound, ProblemError, TooManyAttempts, Unauthenticated
+from depot_api.wire import NIL, Page, decode_uuid_cursor, encode_cursor
+
+# What a token may hand out; somebody who signed in with a password has all. The database holds the same line.
+GRANTABLE_SCOPES = {
+    TokenScope.READ: {TokenScope.READ},
+    TokenScope.PIPELINE: {TokenScope.PIPELINE},
+    TokenScope.WRITE: {TokenScope.READ, TokenScope.WRITE},
+    TokenScope.ADMIN: set(TokenScope),
+}
 
 
 async def sign_in(depot: Depot, credentials: Credentials, address: str) -> AccessToken:
     """Raises Unauthenticated alike for an unknown user and a wrong password; TooManyAttempts after five failures."""
-    subjects = [_subject("account", credentials.username.lower()), _subject("address", address)]
+    user = await _user_with_password(depot, credentials.username, credentials.password, address)
+    if user is None:
+        raise Unauthenticated("Username or password is wrong.")
+    lifetime = timedelta(minutes=depot.settings.jwt_expiration_minutes)
+    token = issue_access_token(user["id"], depot.settings.jwt_secret.get_secret_value(), lifetime)
+    return AccessToken(access_token=token, expires_in=int(lifetime.total_seconds()))
+
+
+async def _user_with_password(depot: Depot, username: str, password: str, address: str) -> DictRow | None:
+    """None alike for an unknown user and a wrong password. Raises TooManyAttempts after five failures."""
+    subjects = [_subject("account", username.lower()), _subject("address", address)]
     async with depot.database.anonymous() as tx:
         wait_seconds = await queries.sign_in_wait_seconds(tx, subjects)
-        user = await queries.sign_in_user(tx, credentials.username)
+        user = await queries.sign_in_user(tx, username)
     if wait_seconds > 0:
         raise TooManyAttempts(
             f"Too many failed sign-ins for this account or address. Try again in {math.ceil(wait_seconds)} s.",
@@ -28,17 +60,13 @@ async def sign_in(depot: Depot, credentials: Credentials, address: str) -> Acces
         )
     # No connection is held while Argon2 works, which takes tens of milliseconds by design.
     password_hash = user["password_hash"] if user and user["is_active"] else None
-    matches = await asyncio.to_thread(password_matches, credentials.password, password_hash)
+    matches = await asyncio.to_thread(password_matches, password, password_hash)
     async with depot.database.anonymous() as tx:
         if matches:
             await queries.sign_in_succeeded(tx, subjects)
         else:
             await queries.sign_in_failed(tx, subjects)
-    if not matches or user is None:
-        raise Unauthenticated("Username or password is wrong.")
-    lifetime = timedelta(minutes=depot.settings.jwt_expiration_minutes)
-    token = issue_access_token(user["id"], depot.settings.jwt_secret.get_secret_value(), lifetime)
-    return AccessToken(access_token=token, expires_in=int(lifetime.total_seconds()))
+    return user if matches else None
 
 
 def _subject(kind: str, name: str) -> bytes:
@@ -52,8 +80,64 @@ async def me(actor: Actor) -> Me:
     return Me.model_validate(row)
 
 
-async def refuse_unless_admin(tx: Transaction, actor: Actor) -> None:
+async def refuse_unless_admin(tx: Transaction) -> None:
     """Raises Forbidden. The database's functions and policies hold the same line without words."""
-    row = await queries.user(tx, actor.user_id)
-    if row is None or StudioRole(row["studio_role"]) is not StudioRole.ADMIN:
-        raise Forbidden("This is for studio admins.")
+    if not await queries.acts_as_admin(tx):
+        raise Forbidden("This is for studio admins, who signed in or use an API token with the scope admin.")
+
+
+async def change_password(actor: Actor, wanted: PasswordChange, address: str) -> None:
+    """Raises Invalid when the current password is wrong; guessing it is slowed as at sign-in."""
+    user = await me(actor)
+    if await _user_with_password(actor.depot, user.username, wanted.current_password, address) is None:
+        raise Invalid(
+            "The current password is wrong. An admin can reset it.",
+            errors=[ProblemError(detail="not your password", pointer="/current_password")],
+        )
+    await set_password(actor, actor.user_id, wanted.new_password)
+
+
+async def set_password(actor: Actor, user_id: UUID, password: str) -> None:
+    """One's own, or anybody's for an admin: the database refuses everybody else."""
+    password_hash = await asyncio.to_thread(hash_password, password)
+    async with actor.transaction() as tx:
+        if not await queries.set_password_hash(tx, user_id, password_hash):
+            raise NotFound(f"There is no user {user_id}.")
+
+
+async def create_token(actor: Actor, wanted: TokenCreate) -> CreatedToken:
+    """A token for the actor. Raises Forbidden when it would do more than the token that asks for it."""
+    if actor.scope is not None and wanted.scope not in GRANTABLE_SCOPES[actor.scope]:
+        raise Forbidden(
+            f"Your API token has the scope {actor.scope} and cannot make one with the scope {wanted.scope}. "
+            "Sign in with your password, or use a token with the scope admin."
+        )
+    now = datetime.now(UTC)
+    expires_at = wanted.expires_at or now + timedelta(days=wanted.expires_in_days or 0)
+    if not now < expires_at <= now + timedelta(days=MAX_TOKEN_DAYS):
+        raise Invalid(
+            f"A token expires in the future, and within {MAX_TOKEN_DAYS} days.",
+            errors=[ProblemError(detail="past, or too far away", pointer="/expires_at")],
+        )
+    token = new_api_token()
+    async with actor.transaction() as tx:
+        row = await queries.create_token(
+            tx, actor.user_id, wanted.name, hash_api_token(token), wanted.scope, expires_at
+        )
+    return CreatedToken.model_validate({**row, "token": token})
+
+
+async def list_tokens(actor: Actor, user_id: UUID, limit: int, cursor: str | None) -> Page[ApiToken]:
+    """Of anybody but oneself only for an admin: others see none."""
+    after = decode_uuid_cursor(cursor) or NIL
+    async with actor.transaction() as tx:
+        rows = await queries.tokens(tx, user_id, after, limit)
+    items = [ApiToken.model_validate(row) for row in rows]
+    return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(items) == limit else None)
+
+
+async def revoke_token(actor: Actor, user_id: UUID, token_id: UUID) -> None:
+    async with actor.transaction() as tx:
+        if not await queries.token_exists(tx, user_id, token_id):
+            raise NotFound(f"There is no token {token_id} that you can see.")
+        await queries.revoke_token(tx, token_id)

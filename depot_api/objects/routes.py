@@ -13,8 +13,10 @@ from depot_api.problems import (
     ContentDamaged,
     Forbidden,
     HashMismatch,
+    LengthRequired,
     Obliterated,
     ProjectArchived,
+    QuotaExceeded,
     RangeNotSatisfiable,
     StorageFull,
     UnsupportedMediaType,
@@ -30,8 +32,14 @@ CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     206: {"content": {"application/octet-stream": BINARY}, "description": "A range of the content."},
     304: {"description": "You have it already."},
 }
-WRITES = (Forbidden, ProjectArchived, HashMismatch, StorageFull)
+WRITES = (Forbidden, ProjectArchived, LengthRequired, HashMismatch, StorageFull, QuotaExceeded)
 PathSha256 = Annotated[Sha256Hex, Path(description="SHA-256 of the content in lower-case hex.")]
+
+
+def _announced_bytes(request: Request) -> int | None:
+    """What Content-Length says; the server has checked that it is a number, and ends the body there."""
+    announced = request.headers.get("content-length")
+    return int(announced) if announced is not None else None
 
 
 def _body_of(media_type: str) -> dict[str, Any]:
@@ -54,7 +62,7 @@ async def put_pack(project_id: UUID, request: Request, actor: CurrentUser) -> St
     """Entries of 32 bytes SHA-256, 8 bytes big-endian length and the content. All are stored, or none."""
     if request.headers.get("content-type", "") != pack.MEDIA_TYPE:
         raise UnsupportedMediaType(f"Send a pack with Content-Type {pack.MEDIA_TYPE}.")
-    return await service.put_pack(actor, project_id, request.stream())
+    return await service.put_pack(actor, project_id, request.stream(), _announced_bytes(request))
 
 
 @router.post(
@@ -76,7 +84,7 @@ async def fetch_objects(project_id: UUID, body: FetchQuery, actor: CurrentUser) 
     openapi_extra=_body_of("application/octet-stream"),
 )
 async def put_object(project_id: UUID, sha256: PathSha256, request: Request, actor: CurrentUser) -> StoredObject:
-    return await service.put_object(actor, project_id, sha256, request.stream())
+    return await service.put_object(actor, project_id, sha256, request.stream(), _announced_bytes(request))
 
 
 @router.get(

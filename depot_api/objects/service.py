@@ -16,27 +16,47 @@ from depot_api.objects.sending import content_response, pack_response
 from depot_api.problems import NotFound, Obliterated, Unavailable
 from depot_api.projects import service as projects
 from depot_api.projects.models import ProjectRole
+from depot_api.storage import service as storage
 
 
-async def put_object(actor: Actor, project_id: UUID, sha256: str | None, body: AsyncIterator[bytes]) -> StoredObject:
-    """Store one object; without `sha256` it is named by what arrives."""
-    stored = await _receive(actor, project_id, body, lambda: ObjectSink(actor.depot.store, sha256))
+async def put_object(
+    actor: Actor, project_id: UUID, sha256: str | None, body: AsyncIterator[bytes], size_bytes: int | None
+) -> StoredObject:
+    """Store one object; without `sha256` it is named by what arrives. `size_bytes` is what the sender announced."""
+    reservation = await _admit(actor, project_id, size_bytes, sha256)
+    stored = await _receive(actor, project_id, reservation, body, lambda: ObjectSink(actor.depot.store, sha256))
     return stored[0]
 
 
-async def put_pack(actor: Actor, project_id: UUID, body: AsyncIterator[bytes]) -> StoredPack:
-    return StoredPack(stored=await _receive(actor, project_id, body, lambda: PackSink(actor.depot.store)))
+async def put_pack(actor: Actor, project_id: UUID, body: AsyncIterator[bytes], size_bytes: int | None) -> StoredPack:
+    reservation = await _admit(actor, project_id, size_bytes, None)
+    stored = await _receive(actor, project_id, reservation, body, lambda: PackSink(actor.depot.store))
+    return StoredPack(stored=stored)
+
+
+async def _admit(actor: Actor, project_id: UUID, size_bytes: int | None, sha256: str | None) -> UUID | None:
+    """Rights, and room: the reservation in a project that has a quota."""
+    async with actor.transaction() as tx:
+        project = await projects.writable_project(tx, project_id, ProjectRole.CONTRIBUTOR)
+        return await storage.reserve(tx, project, size_bytes, sha256)
 
 
 async def _receive(
-    actor: Actor, project_id: UUID, body: AsyncIterator[bytes], make_sink: Callable[[], Sink]
+    actor: Actor,
+    project_id: UUID,
+    reservation: UUID | None,
+    body: AsyncIterator[bytes],
+    make_sink: Callable[[], Sink],
 ) -> list[StoredObject]:
-    """Rights, then bytes, then the record: the row comes only when the content is durable (invariant 1)."""
-    async with actor.transaction() as tx:
-        await projects.writable_project(tx, project_id, ProjectRole.CONTRIBUTOR)
-    blobs = await receive(actor.depot.store, body, make_sink)
-    async with actor.transaction() as tx:
-        was_removed = await queries.record_blobs(tx, project_id, blobs)
+    """Bytes, then the record: the row comes only when the content is durable (invariant 1)."""
+    try:
+        blobs = await receive(actor.depot.store, body, make_sink)
+        async with actor.transaction() as tx:
+            was_removed = await queries.record_blobs(tx, project_id, blobs)
+            await storage.settle(tx, reservation)
+    except BaseException:
+        await asyncio.shield(storage.give_up(actor, reservation))
+        raise
     if was_removed and len(await asyncio.to_thread(_intact, actor.depot.store, list(blobs))) < len(blobs):
         raise Unavailable("The content was being obliterated at that moment. Send it again.", retry_after_seconds=1)
     return [StoredObject(sha256=b.sha256, size_bytes=b.size_bytes, stored_bytes=b.stored_bytes) for b in blobs]

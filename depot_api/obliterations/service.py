@@ -31,7 +31,7 @@ async def request_obliteration(actor: Actor, project_id: UUID, wanted: Obliterat
     """What would go, and unless it is a dry run, it is unreadable from now on. Raises StillShown, NotFound, Invalid."""
     async with actor.transaction() as tx:
         await projects.readable_project(tx, project_id)
-        await identity.refuse_unless_admin(tx, actor)
+        await identity.refuse_unless_admin(tx)
         chosen = await _chosen(tx, project_id, wanted)
         await _refuse_shown(tx, project_id, chosen)
         plan = await _plan(tx, project_id, chosen)
@@ -111,7 +111,7 @@ async def list_obliterations(actor: Actor, project_id: UUID, limit: int, cursor:
 async def cancel_obliteration(actor: Actor, obliteration_id: UUID) -> Obliteration:
     """Everything can be read again. Raises Conflict when the bytes are gone."""
     async with actor.transaction() as tx:
-        obliteration = await _unfinished(tx, actor, obliteration_id)
+        obliteration = await _unfinished(tx, obliteration_id)
         try:
             await queries.cancel(tx, obliteration_id)
         except errors.RestrictViolation:
@@ -123,7 +123,7 @@ async def cancel_obliteration(actor: Actor, obliteration_id: UUID) -> Obliterati
 async def complete_obliteration(actor: Actor, obliteration_id: UUID) -> Obliteration:
     """Remove the bytes from the store and its mirror. Interrupted, it is simply done again."""
     async with actor.transaction() as tx:
-        obliteration = await _unfinished(tx, actor, obliteration_id)
+        obliteration = await _unfinished(tx, obliteration_id)
         if obliteration.due_at > datetime.now(UTC):
             raise Conflict(f"The time of grace ends at {obliteration.due_at.isoformat()}. Complete it after that.")
         try:
@@ -142,9 +142,9 @@ def _remove(store: BlobStore, hashes: list[str]) -> None:
         store.remove(sha256)
 
 
-async def _unfinished(tx: Transaction, actor: Actor, obliteration_id: UUID) -> Obliteration:
+async def _unfinished(tx: Transaction, obliteration_id: UUID) -> Obliteration:
     obliteration = await _readable(tx, obliteration_id)
-    await identity.refuse_unless_admin(tx, actor)
+    await identity.refuse_unless_admin(tx)
     if obliteration.status is not ObliterationStatus.REQUESTED:
         raise Conflict(f"The obliteration is {obliteration.status} and never changes again.")
     return obliteration

@@ -10,7 +10,16 @@ from depot_api.events import EventKind
 from depot_api.identity.actor import Actor
 from depot_api.problems import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, ProblemError, ProjectArchived
 from depot_api.projects import queries
-from depot_api.projects.models import Member, MemberSet, Project, ProjectCreate, ProjectRole, ProjectStatus
+from depot_api.projects.models import (
+    Member,
+    MemberSet,
+    Project,
+    ProjectArchive,
+    ProjectCreate,
+    ProjectRole,
+    ProjectStatus,
+    ProjectUpdate,
+)
 from depot_api.wire import NIL, Page, decode_cursor, decode_uuid_cursor, encode_cursor
 
 
@@ -25,11 +34,15 @@ async def readable_project(tx: Transaction, project_id: UUID) -> Project:
 async def writable_project(tx: Transaction, project_id: UUID, needed: ProjectRole) -> Project:
     """Raises NotFound, Forbidden or ProjectArchived. The database's policies hold the same line without words."""
     project = await readable_project(tx, project_id)
-    if not project.my_role.covers(needed):
-        raise Forbidden(f"This takes the role {needed} or above in project {project.name}; yours is {project.my_role}.")
+    _require_role(project, needed)
     if project.status is ProjectStatus.ARCHIVED:
         raise ProjectArchived(f"Project {project.name} is archived and takes no changes. A manager can un-archive it.")
     return project
+
+
+def _require_role(project: Project, needed: ProjectRole) -> None:
+    if not project.my_role.covers(needed):
+        raise Forbidden(f"This takes the role {needed} or above in project {project.name}; yours is {project.my_role}.")
 
 
 async def create_project(actor: Actor, wanted: ProjectCreate) -> Project:
@@ -37,14 +50,62 @@ async def create_project(actor: Actor, wanted: ProjectCreate) -> Project:
         try:
             project_id = await queries.create_project(tx, wanted.name, wanted.description)
         except errors.UniqueViolation:
-            raise AlreadyExists(
-                f"There is a project named {wanted.name!r} already. Choose another name.",
-                errors=[ProblemError(detail="taken", pointer="/name")],
-            ) from None
+            raise _name_taken(wanted.name) from None
         except errors.InsufficientPrivilege:
             raise Forbidden("Projects are created by studio editors and admins.") from None
         await events.record(tx, project_id, EventKind.PROJECT_CREATED, actor.user_id, {"name": wanted.name})
         return await readable_project(tx, project_id)
+
+
+def _name_taken(name: str | None) -> AlreadyExists:
+    return AlreadyExists(
+        f"There is a project named {name!r} already. Choose another name.",
+        errors=[ProblemError(detail="taken", pointer="/name")],
+    )
+
+
+async def update_project(actor: Actor, project_id: UUID, wanted: ProjectUpdate) -> Project:
+    async with actor.transaction() as tx:
+        await writable_project(tx, project_id, ProjectRole.MANAGER)
+        sets_quota = "quota_bytes" in wanted.model_fields_set
+        try:
+            await queries.update_project(
+                tx, project_id, wanted.name, wanted.description, wanted.status, sets_quota, wanted.quota_bytes
+            )
+        except errors.UniqueViolation:
+            raise _name_taken(wanted.name) from None
+        payload = wanted.model_dump(mode="json", exclude_unset=True)
+        await events.record(tx, project_id, EventKind.PROJECT_UPDATED, actor.user_id, payload)
+        return await readable_project(tx, project_id)
+
+
+async def archive_project(actor: Actor, project_id: UUID, reason: str) -> ProjectArchive:
+    """From then on the database refuses every write to the project, but for `unarchive_project`."""
+    async with actor.transaction() as tx:
+        await queries.lock_project(tx, project_id)
+        await writable_project(tx, project_id, ProjectRole.MANAGER)
+        # The event comes first: afterwards the project takes no rows any more.
+        await events.record(tx, project_id, EventKind.PROJECT_ARCHIVED, actor.user_id, {"reason": reason})
+        return ProjectArchive.model_validate(await queries.archive_project(tx, project_id, reason))
+
+
+async def unarchive_project(actor: Actor, project_id: UUID) -> Project:
+    async with actor.transaction() as tx:
+        project = await readable_project(tx, project_id)
+        _require_role(project, ProjectRole.MANAGER)
+        if not await queries.unarchive_project(tx, project_id):
+            raise Conflict(f"Project {project.name} is not archived; it is {project.status}.")
+        await events.record(tx, project_id, EventKind.PROJECT_UNARCHIVED, actor.user_id, {})
+        return await readable_project(tx, project_id)
+
+
+async def list_archives(actor: Actor, project_id: UUID, limit: int, cursor: str | None) -> Page[ProjectArchive]:
+    after = decode_uuid_cursor(cursor) or NIL
+    async with actor.transaction() as tx:
+        await readable_project(tx, project_id)
+        rows = await queries.archives(tx, project_id, after, limit)
+    items = [ProjectArchive.model_validate(row) for row in rows]
+    return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(items) == limit else None)
 
 
 async def get_project(actor: Actor, project_id: UUID) -> Project:
@@ -91,3 +152,20 @@ async def set_member(actor: Actor, project_id: UUID, wanted: MemberSet) -> Membe
         payload = {"user_id": str(member.user_id), "role": member.role}
         await events.record(tx, project_id, EventKind.MEMBER_SET, actor.user_id, payload)
         return member
+
+
+async def remove_member(actor: Actor, project_id: UUID, user_id: UUID) -> None:
+    async with actor.transaction() as tx:
+        project = await writable_project(tx, project_id, ProjectRole.MANAGER)
+        owners = await queries.owners(tx, project_id)
+        role = await queries.member_role(tx, project_id, user_id)
+        if role is None:
+            raise NotFound(f"User {user_id} is not a member of project {project.name}.")
+        if not project.my_role.covers(ProjectRole(role)):
+            raise Forbidden(f"You are {project.my_role} here and cannot remove a member who is {role}.")
+        if owners == [user_id]:
+            raise Conflict("This is the project's only owner. Make someone else owner first.")
+        await queries.remove_member(tx, project_id, user_id)
+        await events.record(
+            tx, project_id, EventKind.MEMBER_REMOVED, actor.user_id, {"user_id": str(user_id), "role": role}
+        )

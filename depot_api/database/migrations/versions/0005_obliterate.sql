@@ -47,7 +47,7 @@ ALTER TABLE blobs ADD COLUMN removed_at timestamptz;
 CREATE FUNCTION refuse_unless_admin() RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
 BEGIN
-    IF NOT app_user_is_admin() THEN
+    IF NOT acts_as_admin() THEN
         RAISE EXCEPTION 'only a studio admin obliterates' USING ERRCODE = 'insufficient_privilege';
     END IF;
 END $$;
@@ -76,6 +76,7 @@ BEGIN
         WHERE v.project_id = project;
     DELETE FROM upload_receipts WHERE project_id = project AND sha256 IN (SELECT unreferenced_content(project, made));
     DELETE FROM project_blobs WHERE project_id = project AND sha256 IN (SELECT unreferenced_content(project, made));
+    PERFORM recount_project_usage(project);
     RETURN made;
 END $$;
 
@@ -95,6 +96,7 @@ BEGIN
         SELECT DISTINCT project_id, sha256 FROM obliterated_versions WHERE obliteration_id = obliteration
         ON CONFLICT DO NOTHING;
     DELETE FROM obliterated_versions WHERE obliteration_id = obliteration;
+    PERFORM recount_project_usage(project_id) FROM obliterations WHERE id = obliteration;
 END $$;
 
 -- The content whose bytes may go: nobody refers to it, in any project. Their records stay locked until the transaction
