@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 
-from depot_api import errors
+from depot_api import errors, problems
 from depot_api.assets.routes import router as assets
 from depot_api.assets.routes import search_router as search
 from depot_api.audit.routes import router as audit
@@ -83,5 +85,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     errors.install(app)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way
     app.add_middleware(RequestContext)
     return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        app.openapi_schema = problems.describe(document)
+    return app.openapi_schema

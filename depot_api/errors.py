@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from psycopg import errors
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from depot_api import problems
 from depot_api.problems import Problem, ProblemError
@@ -17,6 +18,7 @@ from depot_api.problems import Problem, ProblemError
 RETRY_AFTER_SECONDS = 2
 # nginx's number for a client that hung up; nobody receives it, but the log has it.
 CLIENT_CLOSED_REQUEST = 499
+METHOD_NOT_ALLOWED = 405
 
 log = structlog.get_logger("depot_api")
 
@@ -87,7 +89,14 @@ def _pointer(error: dict[str, Any]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
 
 
-async def _answer_http(_request: Request, error: Exception) -> Response:
+def _allowed_methods(request: Request) -> str:
+    """Of every route of the path: the framework's own answer knows only the first one."""
+    path = request.url.path
+    routes = [route for route in request.app.routes if isinstance(route, Route) and route.path_regex.match(path)]
+    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
     """The framework's own refusals: unknown route, wrong method, a body that cannot be parsed."""
     assert isinstance(error, HTTPException)
     known = _BY_STATUS.get(error.status_code)
@@ -100,7 +109,8 @@ async def _answer_http(_request: Request, error: Exception) -> Response:
         "detail": str(error.detail),
         "errors": [],
     }
-    return JSONResponse(body, error.status_code, headers=error.headers, media_type=problems.MEDIA_TYPE)
+    headers = {"Allow": _allowed_methods(request)} if error.status_code == METHOD_NOT_ALLOWED else error.headers
+    return JSONResponse(body, error.status_code, headers=headers, media_type=problems.MEDIA_TYPE)
 
 
 async def _answer_disconnect(_request: Request, _error: Exception) -> Response:

@@ -6,6 +6,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 MEDIA_TYPE = "application/problem+json"
+SCHEMA_PLACE = "#/components/schemas/{model}"
 TYPE_PREFIX = "urn:asset-depot:problem:"
 
 
@@ -209,7 +210,15 @@ def documented(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": "; ".join(dict.fromkeys(named)),
-            "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
+            "content": {MEDIA_TYPE: {"schema": {"$ref": SCHEMA_PLACE.format(model=ProblemDocument.__name__)}}},
         }
         for status, named in titles.items()
     }
+
+
+def describe(document: dict[str, Any]) -> dict[str, Any]:
+    """Adds to an OpenAPI document what `documented` refers to."""
+    schema = ProblemDocument.model_json_schema(ref_template=SCHEMA_PLACE)
+    parts = schema.pop("$defs")
+    document.setdefault("components", {}).setdefault("schemas", {}).update(parts, ProblemDocument=schema)
+    return document

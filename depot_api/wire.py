@@ -9,7 +9,16 @@ from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, Strict
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    Strict,
+    WithJsonSchema,
+)
 
 from depot_api.problems import Invalid, ProblemError
 
@@ -56,9 +65,23 @@ def _storable_json(value: Any, depth: int = 0) -> Any:
     return value
 
 
-Text = Annotated[str, AfterValidator(_storable)]
-Integer = Annotated[int, Strict()]
-Sha256Hex = Annotated[str, AfterValidator(_sha256)]
+def _integral(value: object) -> object:
+    """JSON knows one kind of number: 1.0 is the integer 1 (JSON Schema, section 4.2.3)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _timestamp(value: object) -> object:
+    """pydantic would also take a number, as seconds or, when large, as milliseconds."""
+    if isinstance(value, str) and re.match(r"\d{4}-\d{2}-\d{2}T", value):
+        return value
+    raise ValueError("must be a time as in RFC 3339, with its zone, such as 2026-11-23T16:30:00Z")
+
+
+Text = Annotated[str, AfterValidator(_storable), WithJsonSchema({"type": "string", "pattern": r"^[^\x00]*$"})]
+Integer = Annotated[int, Strict(), BeforeValidator(_integral)]
+Boolean = Annotated[bool, Strict()]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_timestamp)]
+Sha256Hex = Annotated[str, AfterValidator(_sha256), WithJsonSchema({"type": "string", "pattern": "^[0-9a-f]{64}$"})]
 StorableJson = Annotated[dict[str, Any], AfterValidator(_storable_json)]
 # psycopg hands bytea over as bytes; the wire has hex.
 Sha256FromBytes = Annotated[bytes, PlainSerializer(lambda raw: raw.hex(), return_type=str)]

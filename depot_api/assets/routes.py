@@ -5,7 +5,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Path, Query, Request, Response, UploadFile, status
-from pydantic import AwareDatetime
 
 from depot_api.assets import service
 from depot_api.assets.models import (
@@ -46,7 +45,7 @@ from depot_api.problems import (
     StorageFull,
     documented,
 )
-from depot_api.wire import Cursor, Limit, Page, Text
+from depot_api.wire import Cursor, Limit, Page, Text, Timestamp
 
 router = APIRouter(prefix="/assets", tags=["assets"])
 
@@ -202,7 +201,7 @@ async def search(
         Text | None, Query(max_length=100, description="Username: assets that they submitted a version of.")
     ] = None,
     changed_since: Annotated[
-        AwareDatetime | None, Query(description="Assets with a version since then; of the author when one is given.")
+        Timestamp | None, Query(description="Assets with a version since then; of the author when one is given.")
     ] = None,
     deleted: Annotated[bool, Query(description="What was deleted on the branch, instead of what lives there.")] = False,
     limit: Limit = 100,

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, field_validator
 
 from depot_api.projects.models import ProjectRole
-from depot_api.wire import Integer, Text, WireModel
+from depot_api.wire import Boolean, Integer, Text, WireModel
 
 MAX_CHANGELIST_NO = 2**63 - 1
 MAX_APPROVALS = 10  # as in the schema
@@ -35,8 +35,8 @@ class BranchUpdate(WireModel):
 
     description: Text | None = Field(default=None, max_length=10_000)
     submit_role: ProjectRole | None = Field(default=None, description="Who may submit: contributor or above.")
-    require_review: bool | None = None
-    require_validation: bool | None = None
+    require_review: Boolean | None = None
+    require_validation: Boolean | None = None
     approve_role: ProjectRole | None = Field(default=None, description="Whose approvals count: reviewer or above.")
     required_approvals: Integer | None = Field(default=None, ge=1, le=MAX_APPROVALS)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from depot_api.identity.passwords import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS
-from depot_api.wire import Integer, Text, WireModel
+from depot_api.wire import Integer, Text, Timestamp, WireModel
 
 MAX_TOKEN_DAYS = 3650
 NewPassword = Annotated[Text, Field(min_length=MIN_PASSWORD_CHARACTERS, max_length=MAX_PASSWORD_CHARACTERS)]
@@ -55,7 +55,7 @@ class TokenCreate(WireModel):
     name: Text = Field(min_length=1, max_length=200, description="What it is for.")
     scope: TokenScope
     expires_in_days: Integer | None = Field(default=None, ge=1, le=MAX_TOKEN_DAYS)
-    expires_at: AwareDatetime | None = None
+    expires_at: Timestamp | None = None
 
     @model_validator(mode="after")
     def _expires_once(self) -> Self:

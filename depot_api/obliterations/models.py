@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, model_validator
 
 from depot_api.patterns import Pattern
-from depot_api.wire import Integer, Text, WireModel
+from depot_api.wire import Boolean, Integer, Text, WireModel
 
 MAX_VERSIONS = 100_000  # of one obliteration: what one answer can still list in its counts
 
@@ -26,7 +26,7 @@ class ObliterationCreate(WireModel):
         default=None, min_length=1, max_length=1000, description="Of the one asset; all of them when left out."
     )
     reason: Text = Field(min_length=1, max_length=10_000)
-    dry_run: bool = Field(default=True, description="Only say what would go.")
+    dry_run: Boolean = Field(default=True, description="Only say what would go.")
 
     @model_validator(mode="after")
     def _chooses(self) -> "ObliterationCreate":

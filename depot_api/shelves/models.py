@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from depot_api.changelists.models import MAX_ITEMS_PER_CALL, Item, ItemAction
-from depot_api.wire import Text, WireModel
+from depot_api.wire import Boolean, Text, WireModel
 
 
 class ShelfCreate(WireModel):
@@ -57,7 +57,7 @@ class ShelfItem(BaseModel):
 
 class Unshelve(WireModel):
     changelist_id: UUID = Field(description="An open changelist of your own.")
-    replace: bool = Field(default=False, description="Replace items that the changelist has for the same paths.")
+    replace: Boolean = Field(default=False, description="Replace items that the changelist has for the same paths.")
 
 
 class Unshelved(BaseModel):

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, Field
 
 from depot_api.identity.models import NewPassword, StudioRole
-from depot_api.wire import Text, WireModel
+from depot_api.wire import Boolean, Text, WireModel
 
 MAX_DISPLAY_NAME = 200
 Username = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$")]
@@ -34,7 +34,7 @@ class UserUpdate(WireModel):
 
     display_name: DisplayName | None = None
     studio_role: StudioRole | None = None
-    is_active: bool | None = None
+    is_active: Boolean | None = None
 
 
 class PasswordReset(WireModel):

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from depot_api.events import EventKind
 from depot_api.webhooks.targets import check_url
-from depot_api.wire import Text, WireModel
+from depot_api.wire import Boolean, Text, WireModel
 
 Url = Annotated[Text, Field(max_length=2048, examples=["https://ci.example.com/depot"]), AfterValidator(check_url)]
 Kinds = Annotated[list[EventKind], Field(max_length=100, description="Which events; every kind when empty.")]
@@ -31,7 +31,7 @@ class WebhookUpdate(WireModel):
 
     url: Url | None = None
     kinds: Kinds | None = None
-    is_active: bool | None = Field(default=None, description="An inactive webhook gets no new events; others wait.")
+    is_active: Boolean | None = Field(default=None, description="An inactive webhook gets no new events; others wait.")
 
 
 class Webhook(BaseModel):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from depot_api.branches.models import MAX_CHANGELIST_NO
 from depot_api.patterns import Patterns
-from depot_api.wire import Integer, Text, WireModel
+from depot_api.wire import Boolean, Integer, Text, WireModel
 
 MAX_FILES_PER_CALL = 10_000
 MAX_VERSION = 2**31 - 1
@@ -84,7 +84,7 @@ class SyncPlan(BaseModel):
 class Synced(WireModel):
     at: Integer = Field(ge=0, le=MAX_CHANGELIST_NO, description="The point that the sync was for.")
     files: list[HaveFile] = Field(max_length=MAX_FILES_PER_CALL)
-    complete: bool = Field(
+    complete: Boolean = Field(
         default=False, description="These were the last ones: check that nothing is left to fetch, replace or remove."
     )
 
