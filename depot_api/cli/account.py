@@ -23,7 +23,7 @@ def login(
     Example: depot login http://127.0.0.1:8000 --username admin
     """
     name = username or _ask_username()
-    password = getpass.getpass(f"Password of {name}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    password = ask_password(f"Password of {name}")
     with DepotClient(url) as depot:
         token = depot.sign_in(name, password)
         user = depot.me()
@@ -41,6 +41,11 @@ def whoami(as_json: AsJson = False) -> None:
         user = depot.me()
     document = user.model_dump(mode="json") | {"url": depot.url}
     show(as_json, document, [f"{user.username} ({user.studio_role}) at {depot.url}"])
+
+
+def ask_password(what: str) -> str:
+    """From a terminal without showing it, else the first line of standard input."""
+    return getpass.getpass(f"{what}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
 
 
 def _ask_username() -> str:

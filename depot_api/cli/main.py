@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from depot_api.cli import account, catalogue, projects, shelves, trees
+from depot_api.cli import account, catalogue, projects, shelves, tokens, trees, users
 from depot_api.cli.output import JSON_FLAG, ExitCode, note, report
 from depot_api.client.problems import DepotError, Interrupted
 
@@ -24,6 +24,8 @@ app.command()(account.login)
 app.command()(account.whoami)
 app.add_typer(projects.projects, name="project")
 app.add_typer(projects.branches, name="branch")
+app.add_typer(tokens.tokens, name="token")
+app.add_typer(users.users, name="user")
 app.command()(trees.submit)
 app.command()(trees.sync)
 app.command()(trees.status)

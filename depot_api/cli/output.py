@@ -35,6 +35,8 @@ ADVICE = {
     "locked": "Others hold these locks. Nothing was submitted. Ask them, or submit without these paths.",
     "storage-full": "The depot has no space left. Nothing was submitted. Tell whoever runs it, then run this again: "
     "what arrived is not sent again.",
+    "quota-exceeded": "The project's storage quota has no room for this. Nothing was submitted. Ask a manager of the "
+    "project to raise it, then run this again: what arrived is not sent again.",
     "missing-content": "The depot lost content that it had. Nothing was submitted. Tell whoever runs it.",
 }
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
@@ -17,12 +17,14 @@ from depot_api.blobstore.pack import MEDIA_TYPE
 from depot_api.client.http import Body, Transport
 from depot_api.client.models import (
     Answer,
+    ApiToken,
     Asset,
     AssetVersion,
     Branch,
     Changelist,
     ChangelistItem,
     ChangelistStatus,
+    CreatedToken,
     DiffRow,
     FileChange,
     FoundAsset,
@@ -32,13 +34,20 @@ from depot_api.client.models import (
     Manifest,
     Member,
     Project,
+    ProjectArchive,
+    ProjectChanges,
     ProjectRole,
     Shelf,
     ShelfItem,
+    Storage,
+    StorageSnapshot,
     StoredObject,
+    StudioRole,
     Submitted,
     Token,
+    TokenScope,
     User,
+    UserChanges,
     Version,
     Workspace,
     WorkspaceFile,
@@ -121,6 +130,57 @@ class DepotClient:
                 raise
             return Health(status="unavailable", checks=problem.extra["checks"])
 
+    def change_password(self, current_password: str, new_password: str) -> None:
+        document = {"current_password": current_password, "new_password": new_password}
+        self._http.request("POST", "/auth/password", document=document)
+
+    def create_token(self, name: str, scope: TokenScope, expires_in_days: int) -> CreatedToken:
+        """An API token for the user; the depot shows it this once."""
+        document = {"name": name, "scope": scope, "expires_in_days": expires_in_days}
+        return self._ask(CreatedToken, "POST", "/auth/tokens", document=document)
+
+    def tokens(self, user_id: UUID | None = None) -> Iterator[ApiToken]:
+        """One's own API tokens, or for an admin those of a user."""
+        return self._pages(ApiToken, f"/users/{user_id}/tokens" if user_id else "/auth/tokens", {})
+
+    def revoke_token(self, token_id: UUID, user_id: UUID | None = None) -> None:
+        """Revoke one's own API token, or as an admin a user's."""
+        path = f"/users/{user_id}/tokens" if user_id else "/auth/tokens"
+        self._http.request("DELETE", f"{path}/{token_id}")
+
+    # Users: for admins
+
+    def create_user(
+        self, username: str, password: str, *, display_name: str = "", studio_role: StudioRole = StudioRole.VIEWER
+    ) -> User:
+        document = {
+            "username": username,
+            "password": password,
+            "display_name": display_name,
+            "studio_role": studio_role,
+        }
+        return self._ask(User, "POST", "/users", document=document)
+
+    def users(self, name: str | None = None) -> Iterator[User]:
+        """Every user, or those with this in their name."""
+        return self._pages(User, "/users", {"name": name})
+
+    def find_user(self, name_or_id: str) -> User:
+        """A user by username or id. Raises ProblemError 404 when there is none."""
+        if (user_id := _as_uuid(name_or_id)) is not None:
+            return self._ask(User, "GET", f"/users/{user_id}")
+        for user in self.users(name_or_id):
+            if user.username.casefold() == name_or_id.casefold():
+                return user
+        raise _not_found(f"There is no user {name_or_id!r}; `depot user list` shows who there is.")
+
+    def update_user(self, user_id: UUID, **changes: Unpack[UserChanges]) -> User:
+        return self._ask(User, "PATCH", f"/users/{user_id}", document=changes, repeatable=True)
+
+    def reset_password(self, user_id: UUID, password: str) -> None:
+        document = {"password": password}
+        self._http.request("POST", f"/users/{user_id}/password", document=document, repeatable=True)
+
     # Projects and branches
 
     def create_project(self, name: str, description: str | None = None) -> Project:
@@ -150,6 +210,34 @@ class DepotClient:
         """Give a user a role in a project, in place of an earlier one."""
         document = {"username": username, "role": role}
         return self._ask(Member, "POST", f"/projects/{project_id}/members", document=document, repeatable=True)
+
+    def remove_member(self, project_id: UUID, user_id: UUID) -> None:
+        self._http.request("DELETE", f"/projects/{project_id}/members/{user_id}")
+
+    def update_project(self, project_id: UUID, **changes: Unpack[ProjectChanges]) -> Project:
+        return self._ask(Project, "PATCH", f"/projects/{project_id}", document=changes, repeatable=True)
+
+    def archive_project(self, project_id: UUID, reason: str) -> ProjectArchive:
+        """Let the project take no more changes, and keep a summary of what it holds."""
+        return self._ask(ProjectArchive, "POST", f"/projects/{project_id}/archive", document={"reason": reason})
+
+    def unarchive_project(self, project_id: UUID) -> Project:
+        return self._ask(Project, "POST", f"/projects/{project_id}/unarchive")
+
+    def archives(self, project_id: UUID) -> Iterator[ProjectArchive]:
+        return self._pages(ProjectArchive, f"/projects/{project_id}/archives", {})
+
+    def storage(self, project_id: UUID) -> Storage:
+        """What the project's content takes now."""
+        return self._ask(Storage, "GET", f"/projects/{project_id}/storage")
+
+    def take_storage_snapshot(self, project_id: UUID) -> StorageSnapshot:
+        """Count now, and keep it for today in place of an earlier count."""
+        return self._ask(StorageSnapshot, "POST", f"/projects/{project_id}/storage/snapshots", repeatable=True)
+
+    def storage_snapshots(self, project_id: UUID) -> Iterator[StorageSnapshot]:
+        """One for each day that has one, newest first."""
+        return self._pages(StorageSnapshot, f"/projects/{project_id}/storage/snapshots", {})
 
     def create_branch(
         self,

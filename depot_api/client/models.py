@@ -1,8 +1,9 @@
 """What the depot answers, typed. Members that a newer depot adds are ignored."""
 
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -22,10 +23,51 @@ class Token(Answer):
     expires_in: int
 
 
+class StudioRole(StrEnum):
+    """Ascending: each may do what those before it may."""
+
+    VIEWER = "viewer"
+    EDITOR = "editor"
+    ADMIN = "admin"
+
+
 class User(Answer):
     id: UUID
     username: str
+    display_name: str = ""
     studio_role: str
+    is_active: bool = True
+
+
+class UserChanges(TypedDict, total=False):
+    """What is left out stays as it is."""
+
+    display_name: str
+    studio_role: StudioRole
+    is_active: bool
+
+
+class TokenScope(StrEnum):
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+    PIPELINE = "pipeline"
+
+
+class ApiToken(Answer):
+    id: UUID
+    user_id: UUID
+    name: str
+    scope: TokenScope
+    expires_at: AwareDatetime
+    revoked_at: AwareDatetime | None = None
+    created_at: AwareDatetime
+
+
+class CreatedToken(ApiToken):
+    """`token` is shown this once."""
+
+    token: str
 
 
 class Project(Answer):
@@ -33,9 +75,51 @@ class Project(Answer):
     name: str
     description: str | None = None
     status: str
+    quota_bytes: int | None = None
     created_at: AwareDatetime
     default_branch_id: UUID | None = None
     my_role: str | None = None
+
+
+class ProjectChanges(TypedDict, total=False):
+    """What is left out stays as it is; a quota of None takes it away."""
+
+    name: str
+    description: str
+    status: str
+    quota_bytes: int | None
+
+
+class ProjectArchive(Answer):
+    """What a project held when it was archived."""
+
+    id: UUID
+    archived_by: UUID
+    archived_at: AwareDatetime
+    reason: str
+    assets: int
+    versions: int
+    branches: int
+    changelists: int
+    objects: int
+    used_bytes: int
+
+
+class Storage(Answer):
+    """`used_bytes` is before compression, each content once."""
+
+    used_bytes: int
+    objects: int
+    reserved_bytes: int
+    quota_bytes: int | None = None
+
+
+class StorageSnapshot(Answer):
+    day: date
+    taken_at: AwareDatetime
+    used_bytes: int
+    objects: int
+    quota_bytes: int | None = None
 
 
 class ProjectRole(StrEnum):

@@ -137,18 +137,18 @@ async def set_member(actor: Actor, project_id: UUID, wanted: MemberSet) -> Membe
         if not project.my_role.covers(wanted.role):
             raise Forbidden(f"You are {project.my_role} here and cannot make someone {wanted.role}.")
         owners = await queries.owners(tx, project_id)
-        row = await queries.set_member(tx, project_id, wanted.username, wanted.role)
+        try:
+            row = await queries.set_member(tx, project_id, wanted.username, wanted.role)
+        except errors.InsufficientPrivilege:
+            raise Forbidden("Only an owner can change an owner's role.") from None
         if row is None:
             raise Invalid(
                 f"There is no active user {wanted.username!r}.",
                 errors=[ProblemError(detail="unknown user", pointer="/username")],
             )
         member = Member.model_validate(row)
-        if member.user_id in owners and wanted.role is not ProjectRole.OWNER:
-            if project.my_role is not ProjectRole.OWNER:
-                raise Forbidden("Only an owner can change an owner's role.")
-            if owners == [member.user_id]:
-                raise Conflict("This is the project's only owner. Make someone else owner first.")
+        if owners == [member.user_id] and wanted.role is not ProjectRole.OWNER:
+            raise Conflict("This is the project's only owner. Make someone else owner first.")
         payload = {"user_id": str(member.user_id), "role": member.role}
         await events.record(tx, project_id, EventKind.MEMBER_SET, actor.user_id, payload)
         return member

@@ -1,6 +1,8 @@
 """Members: nobody hands out more than they have, and a project keeps an owner."""
 
+import psycopg
 import pytest
+from psycopg import errors
 
 
 def test_a_project_has_main_and_its_creator_as_owner(project):
@@ -36,3 +38,25 @@ def test_the_last_owner_stays(project):
     assert project.member("manager").http.post(f"/projects/{project.id}/members", json=wanted).status_code == 403
     project.member("owner")
     assert project.http.post(f"/projects/{project.id}/members", json=wanted).status_code == 200
+
+
+def test_the_database_lets_nobody_hand_out_or_touch_a_role_above_their_own(api, project):
+    manager, owner, viewer = project.member("manager"), project.member("owner"), project.member("viewer")
+    stranger = api.user()
+    for statement, user in (
+        ("UPDATE project_members SET role = 'owner' WHERE project_id = %s AND user_id = %s", manager),
+        ("UPDATE project_members SET role = 'viewer' WHERE project_id = %s AND user_id = %s", owner),
+        ("DELETE FROM project_members WHERE project_id = %s AND user_id = %s", owner),
+        ("INSERT INTO project_members (project_id, user_id, role) VALUES (%s, %s, 'owner')", stranger),
+    ):
+        with psycopg.connect(api.service_url) as connection:
+            connection.execute("SELECT set_app_user(%s)", (manager.id,))
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(statement, (project.id, user.id))
+    with psycopg.connect(api.service_url) as connection:
+        connection.execute("SELECT set_app_user(%s)", (manager.id,))
+        raised = connection.execute(
+            "UPDATE project_members SET role = 'manager' WHERE project_id = %s AND user_id = %s",
+            (project.id, viewer.id),
+        )
+        assert raised.rowcount == 1

@@ -61,6 +61,23 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+-- Nobody hands out, changes or takes away a role above their own. A project's first member has nobody above.
+CREATE FUNCTION guard_member_role() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+DECLARE
+    member project_members := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+    mine project_role := (SELECT role FROM project_members
+                          WHERE project_id = member.project_id AND user_id = app_user_id());
+BEGIN
+    IF NOT app_user_is_admin()
+       AND (TG_OP <> 'DELETE' AND NEW.role > mine OR TG_OP <> 'INSERT' AND OLD.role > mine) THEN
+        RAISE EXCEPTION 'the role is above one''s own' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN member;
+END $$;
+CREATE TRIGGER guard_member_role BEFORE INSERT OR UPDATE OF role OR DELETE ON project_members
+    FOR EACH ROW EXECUTE FUNCTION guard_member_role();
+
 -- API tokens ---------------------------------------------------------------------------------------------------------
 
 -- A token hands out what it has, and an admin's token anything; so does whoever signed in with a password.
@@ -283,12 +300,15 @@ BEGIN
             stored_crc32 = excluded.stored_crc32, verified_at = now();
     UPDATE blobs SET removed_at = NULL WHERE sha256 = ANY (hashes) AND removed_at IS NOT NULL;
     was_removed := FOUND;
-    -- The blobs' rows are locked now, so nobody else can be charging the project for the same content.
+    -- The blobs' rows are locked now, so nobody else can be charging the project for the same content. OFFSET 0 keeps
+    -- these lookups, one for each hash, from becoming a join that reads all that the project has.
     INSERT INTO usage_changes (project_id, used_bytes, objects)
         SELECT project, sum(size_bytes), count(*)
         FROM (SELECT DISTINCT ON (1) * FROM unnest(hashes, sizes) AS sent (sha256, size_bytes) ORDER BY 1) sent
-        WHERE NOT EXISTS (SELECT FROM upload_receipts r WHERE r.sha256 = sent.sha256 AND r.project_id = project)
-          AND NOT EXISTS (SELECT FROM project_blobs p WHERE p.sha256 = sent.sha256 AND p.project_id = project)
+        WHERE NOT EXISTS (
+            SELECT FROM upload_receipts r WHERE r.sha256 = sent.sha256 AND r.project_id = project OFFSET 0)
+          AND NOT EXISTS (
+            SELECT FROM project_blobs p WHERE p.sha256 = sent.sha256 AND p.project_id = project OFFSET 0)
         HAVING count(*) > 0;
     INSERT INTO upload_receipts (project_id, user_id, sha256)
         SELECT DISTINCT project, app_user_id(), h FROM unnest(hashes) h ORDER BY 3

@@ -1,10 +1,10 @@
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from depot_api.client import DepotClient, ProblemError
-from depot_api.client.models import ProjectRole
+from depot_api.client.models import ProjectRole, StudioRole, TokenScope
 
 
 def test_health_and_identity(depot) -> None:
@@ -72,3 +72,52 @@ def test_a_manifest_of_more_rows_than_a_page(depot, tmp_path: Path) -> None:
     manifest = depot.client.manifest(depot.branch().id)
     assert (manifest.at, len(manifest.files)) == (1, 2_500)
     assert depot.client.manifest(depot.branch().id, at=0).files == {}
+
+
+def test_users_and_tokens(api, depot) -> None:
+    name = f"user-{uuid4().hex}"
+    user = depot.client.create_user(name, "first-password", display_name="Ada", studio_role=StudioRole.EDITOR)
+    assert depot.client.find_user(name.upper()) == depot.client.find_user(str(user.id)) == user
+    depot.client.reset_password(user.id, "second-password")
+    with DepotClient(api.url) as client:
+        client.sign_in(name, "second-password")
+        client.change_password("second-password", "third-password")
+        client.sign_in(name, "third-password")
+        made = client.create_token("test", TokenScope.READ, 1)
+        assert [token.id for token in client.tokens()] == [made.id]
+        client.revoke_token(made.id)
+    (token,) = depot.client.tokens(user.id)
+    assert token.revoked_at is not None
+    depot.client.revoke_token(token.id, user.id)
+    assert not depot.client.update_user(user.id, is_active=False).is_active
+
+
+def test_a_project_is_changed_measured_archived_and_back(depot, tmp_path: Path) -> None:
+    project_id = depot.project.id
+    (tmp_path / "a").write_bytes(b"12345")
+    depot.submit(tmp_path)
+    changed = depot.client.update_project(project_id, status="on_hold", quota_bytes=1000)
+    assert (changed.status, changed.quota_bytes, changed.name) == ("on_hold", 1000, depot.project.name)
+    assert depot.client.storage(project_id).used_bytes == 5
+    taken = depot.client.take_storage_snapshot(project_id)
+    assert list(depot.client.storage_snapshots(project_id)) == [taken]
+    summary = depot.client.archive_project(project_id, "shipped")
+    assert (summary.reason, summary.versions, summary.used_bytes) == ("shipped", 1, 5)
+    assert list(depot.client.archives(project_id)) == [summary]
+    assert depot.client.unarchive_project(project_id).status == "active"
+    assert depot.client.update_project(project_id, quota_bytes=None).quota_bytes is None
+
+
+def test_a_member_is_removed(api, depot) -> None:
+    user = api.user()
+    depot.client.set_member(depot.project.id, user.name, ProjectRole.LEAD)
+    depot.client.remove_member(depot.project.id, UUID(user.id))
+    assert [member.username for member in depot.client.members(depot.project.id)] == ["admin"]
+
+
+def test_a_tree_that_does_not_fit_the_quota_is_refused(depot, tmp_path: Path) -> None:
+    depot.client.update_project(depot.project.id, quota_bytes=100)
+    (tmp_path / "large").write_bytes(b"x" * 1000)
+    with pytest.raises(ProblemError) as caught:
+        depot.submit(tmp_path)
+    assert (caught.value.status, caught.value.slug) == (507, "quota-exceeded")
