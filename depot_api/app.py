@@ -15,6 +15,7 @@ from depot_api.database.pool import Database
 from depot_api.depot import Depot
 from depot_api.health.routes import router as health
 from depot_api.identity.routes import router as identity
+from depot_api.locks.routes import router as locks
 from depot_api.logs import configure as configure_logs
 from depot_api.middleware import RequestContext
 from depot_api.objects.routes import router as objects
@@ -48,7 +49,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.depot = depot
-    for router in (health, identity, projects, assets, search, objects, branches, changelists, reviews, obliterations):
+    for router in (
+        health,
+        identity,
+        projects,
+        assets,
+        search,
+        objects,
+        branches,
+        changelists,
+        reviews,
+        obliterations,
+        locks,
+    ):
         app.include_router(router)
     errors.install(app)
     app.add_middleware(RequestContext)

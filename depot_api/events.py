@@ -28,6 +28,11 @@ class EventKind(StrEnum):
     OBLITERATION_COMPLETED = "obliteration.completed"
     ASSET_CREATED = "asset.created"
     ASSET_UPDATED = "asset.updated"
+    LOCK_ACQUIRED = "lock.acquired"
+    LOCK_RENEWED = "lock.renewed"
+    LOCK_RELEASED = "lock.released"
+    LOCK_BROKEN = "lock.broken"
+    TYPEMAP_SET = "typemap.set"
 
 
 async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:
