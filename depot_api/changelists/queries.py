@@ -404,12 +404,6 @@ async def land(
            WHERE i.changelist_id = %(id)s AND i.action IN ('delete', 'move')""",
         parameters,
     )
-    await tx.execute(
-        """DELETE FROM locks l USING changelist_items i
-           WHERE i.changelist_id = %(id)s AND l.project_id = %(project)s AND l.holder_id = %(author)s
-             AND l.path_key IN (i.path_key, i.moved_from_key)""",
-        parameters,
-    )
     await tx.execute("UPDATE branches SET head_no = %(no)s WHERE id = %(branch)s", parameters)
     row = await fetch_one(
         tx,

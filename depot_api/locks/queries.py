@@ -14,15 +14,23 @@ _LOCK = """
            l.acquired_at, l.expires_at
     FROM locks l JOIN users u ON u.id = l.holder_id
 """
+_OWN = "l.holder_id = app_user_id()"
 _OWN_LIVE = "l.holder_id = app_user_id() AND l.expires_at > now()"
 _FOREIGN_LIVE = "l.holder_id <> app_user_id() AND l.expires_at > now()"
 
+# One lookup per item, and two for a move. OFFSET 0 keeps the planner from turning it into a join (docs/adr/0005).
+_LOCKS_OF_ITEM = """CROSS JOIN LATERAL (
+    SELECT * FROM locks l WHERE l.project_id = i.project_id AND l.path_key IN (i.path_key, i.moved_from_key)
+      AND {condition} OFFSET 0) held"""
+
 # Highest version among the living heads of all branches. Looked up only where the asker's own branch has not the
-# asset's newest version already, so that the usual lock costs one lookup however many branches there are.
+# asset's newest version already, so that the usual lock costs one lookup however many branches there are. The author's
+# changelist is looked up by order, for which only one index will do, whatever statistics say.
 _STALE_BASES = """
     SELECT asked.path, asked.base_version, b.name AS branch, newest.branch_id, newest.version, newest.changelist_no,
            (SELECT u.username FROM changelists c JOIN users u ON u.id = c.author_id
-            WHERE c.project_id = %(project_id)s AND c.number = newest.changelist_no) AS author
+            WHERE c.project_id = %(project_id)s AND c.number <= newest.changelist_no
+            ORDER BY c.number DESC LIMIT 1) AS author
     FROM unnest(%(path_keys)s::text[], %(paths)s::text[], %(bases)s::int[], %(project_wide)s::bool[])
         AS asked (key, path, base_version, project_wide)
     LEFT JOIN LATERAL (
@@ -208,11 +216,19 @@ async def break_lock(tx: Transaction, lock_id: UUID, reason: str) -> bool:
 async def foreign_locks(tx: Transaction, changelist_id: UUID) -> list[DictRow]:
     return await fetch_all(
         tx,
-        f"""SELECT l.path, l.holder_id, u.username AS holder, l.acquired_at, l.expires_at
-            FROM changelist_items i
-            JOIN locks l ON l.project_id = i.project_id AND l.path_key IN (i.path_key, i.moved_from_key)
-            JOIN users u ON u.id = l.holder_id
-            WHERE i.changelist_id = %s AND {_FOREIGN_LIVE} ORDER BY l.path_key""",
+        f"""SELECT held.path, held.holder_id, u.username AS holder, held.acquired_at, held.expires_at
+            FROM changelist_items i {_LOCKS_OF_ITEM.format(condition=_FOREIGN_LIVE)}
+            JOIN users u ON u.id = held.holder_id
+            WHERE i.changelist_id = %s ORDER BY held.path""",
+        (changelist_id,),
+    )
+
+
+async def release_submitted(tx: Transaction, changelist_id: UUID) -> None:
+    await tx.execute(
+        f"""DELETE FROM locks WHERE id = ANY (ARRAY(
+                SELECT held.id FROM changelist_items i {_LOCKS_OF_ITEM.format(condition=_OWN)}
+                WHERE i.changelist_id = %s))""",
         (changelist_id,),
     )
 
@@ -229,7 +245,7 @@ async def lost_locks(tx: Transaction, changelist_id: UUID) -> list[DictRow]:
             WHERE i.changelist_id = %s AND i.lock_fencing_number IS NOT NULL AND NOT EXISTS (
                 SELECT FROM locks l
                 WHERE l.project_id = i.project_id AND l.path_key IN (i.path_key, i.moved_from_key)
-                  AND l.fencing_number = i.lock_fencing_number AND {_OWN_LIVE})
+                  AND l.fencing_number = i.lock_fencing_number AND {_OWN_LIVE} OFFSET 0)
             ORDER BY i.path_key""",
         (changelist_id,),
     )
@@ -261,7 +277,7 @@ async def unlocked_exclusive_paths(
                 ORDER BY changed.key, rule.place)
             SELECT path FROM matched WHERE exclusive AND NOT EXISTS (
                 SELECT FROM locks l
-                WHERE l.project_id = %(project_id)s AND l.path_key = matched.key AND {_OWN_LIVE})
+                WHERE l.project_id = %(project_id)s AND l.path_key = matched.key AND {_OWN_LIVE} OFFSET 0)
             ORDER BY key LIMIT %(limit)s""",
         {
             "project_id": project_id,
