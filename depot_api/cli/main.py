@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from depot_api.cli import account, catalogue, projects, trees
+from depot_api.cli import account, catalogue, locks, projects, trees
 from depot_api.cli.output import JSON_FLAG, ExitCode, note, report
 from depot_api.client.problems import DepotError, Interrupted
 
@@ -33,6 +33,9 @@ app.command()(catalogue.search)
 app.command()(catalogue.tag)
 app.command()(catalogue.diff)
 app.add_typer(catalogue.labels, name="label")
+app.command()(locks.lock)
+app.command()(locks.unlock)
+app.command()(locks.locks)
 
 
 def main() -> None:

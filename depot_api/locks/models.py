@@ -86,8 +86,8 @@ class HeldLock(BaseModel):
     expires_at: datetime
 
 
-class StaleLockBaseItem(BaseModel):
-    """A path whose newest version the asker does not have. Without `version` it is deleted, or was never there."""
+class NewestVersion(BaseModel):
+    """What the asker does not have of a path. Without `version` it is deleted, or was never there."""
 
     path: str
     base_version: int | None

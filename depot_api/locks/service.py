@@ -19,7 +19,7 @@ from depot_api.locks.models import (
     LockRequiredItem,
     LockScope,
     LostLock,
-    StaleLockBaseItem,
+    NewestVersion,
     Typemap,
     TypemapRule,
 )
@@ -109,16 +109,16 @@ def refuse_locked(rows: Sequence[DictRow]) -> None:
 def _refuse_stale(rows: Sequence[DictRow]) -> None:
     if not rows:
         return
-    stale = [StaleLockBaseItem.model_validate(row) for row in rows]
+    stale = [NewestVersion.model_validate(row) for row in rows]
     named = [ProblemError(detail=_stale_sentence(one)) for one in stale[:MAX_NAMED]]
     raise StaleLockBase(
         f"{named[0].detail} Sync or integrate that first, then lock.",
         errors=named,
-        stale=[one.model_dump(mode="json") for one in stale[:MAX_NAMED]],
+        newest=[one.model_dump(mode="json") for one in stale[:MAX_NAMED]],
     )
 
 
-def _stale_sentence(stale: StaleLockBaseItem) -> str:
+def _stale_sentence(stale: NewestVersion) -> str:
     yours = "no version" if stale.base_version is None else f"version {stale.base_version}"
     if stale.branch is None:
         return f"You have {yours} of {stale.path!r}, which was never on the branch."

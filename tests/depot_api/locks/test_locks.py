@@ -76,14 +76,14 @@ def test_the_base_has_to_be_the_newest_version(project, artist, base):
     project.add("a", b"1")
     refused = artist().lock("a", base)
     assert refusal(refused) == (409, "stale-lock-base")
-    newest = refused.json()["stale"][0]
+    newest = refused.json()["newest"][0]
     assert (newest["branch"], newest["version"], newest["changelist_no"], newest["author"]) == ("main", 1, 1, "admin")
 
 
 def test_a_path_that_was_never_there(artist):
     refused = artist().lock("a", 1)
     assert refusal(refused) == (409, "stale-lock-base")
-    assert refused.json()["stale"][0]["branch"] is None
+    assert refused.json()["newest"][0]["branch"] is None
 
 
 def test_a_deleted_path_is_locked_without_a_base(project, artist):
@@ -92,7 +92,7 @@ def test_a_deleted_path_is_locked_without_a_base(project, artist):
     ada = artist()
     refused = ada.lock("a", 1)
     assert refusal(refused) == (409, "stale-lock-base")
-    assert (refused.json()["stale"][0]["version"], refused.json()["stale"][0]["changelist_no"]) == (None, 2)
+    assert (refused.json()["newest"][0]["version"], refused.json()["newest"][0]["changelist_no"]) == (None, 2)
     assert ada.lock("a", None).status_code == 201
 
 
@@ -104,7 +104,7 @@ def test_a_version_of_another_branch_is_in_the_way(project, artist, branch):
     for base in (1, 2):
         refused = ada.lock("a", base)
         assert refusal(refused) == (409, "stale-lock-base")
-        newest = refused.json()["stale"][0]
+        newest = refused.json()["newest"][0]
         assert (newest["branch"], newest["version"], newest["changelist_no"]) == ("release", 2, 2)
     assert ada.lock("a", 2, release).status_code == 201
 
@@ -114,7 +114,7 @@ def test_a_path_that_lives_on_another_branch_only(project, artist, branch):
     project.add("a", b"1", release)
     refused = artist().lock("a", None)
     assert refusal(refused) == (409, "stale-lock-base")
-    assert refused.json()["stale"][0]["branch"] == "release"
+    assert refused.json()["newest"][0]["branch"] == "release"
 
 
 def test_a_deletion_on_another_branch_is_not_in_the_way(project, artist, branch):

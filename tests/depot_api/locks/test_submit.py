@@ -34,7 +34,7 @@ def test_git_lfs_3603(project, artist):
     assert project.http.get(f"/projects/{project.id}/locks").json()["items"] == []  # submit released it
     refused = ben.lock("Hero.uasset", bens_copy)
     assert refusal(refused) == (409, "stale-lock-base")
-    newest = refused.json()["stale"][0]
+    newest = refused.json()["newest"][0]
     assert (newest["branch"], newest["version"], newest["author"]) == ("main", 2, ada.name)
     assert ben.lock("Hero.uasset", 2).status_code == 201
 
@@ -50,7 +50,7 @@ def test_git_lfs_1844(project, artist, branch):
     assert ada.submit(edit, branch=feature).status_code == 200
     refused = ben.lock("Hero.uasset", 1)
     assert refusal(refused) == (409, "stale-lock-base")
-    newest = refused.json()["stale"][0]
+    newest = refused.json()["newest"][0]
     assert (newest["branch"], newest["version"], newest["author"]) == ("feature", 2, ada.name)
     arrive = {**edit, "action": "integrate", "source_branch_id": feature, "source_version": 2}
     assert ada.submit(arrive).status_code == 200
