@@ -14,7 +14,7 @@ DEFAULT_LEASE_SECONDS = 8 * 3600  # a working day
 MAX_LEASE_SECONDS = 7 * 24 * 3600  # a lock that is forgotten over a holiday ends by itself
 MAX_LOCKS_PER_CALL = 1000
 
-Path = Annotated[Text, Field(max_length=4096)]
+AssetPath = Annotated[Text, Field(max_length=4096)]
 BaseVersion = Annotated[Integer, Field(ge=1, le=2**31 - 1)]
 LeaseSeconds = Annotated[
     Integer, Field(ge=1, le=MAX_LEASE_SECONDS, description="For how long, from now. Renew it before it ends.")
@@ -31,13 +31,13 @@ class LockScope(StrEnum):
 class LockCreate(WireModel):
     project_id: UUID
     branch_id: UUID = Field(description="The branch that the change will be submitted to.")
-    path: Path
+    path: AssetPath
     base_version: BaseVersion | None = Field(description="The version you have; null where the path is not there yet.")
     lease_seconds: LeaseSeconds = DEFAULT_LEASE_SECONDS
 
 
 class LockItem(WireModel):
-    path: Path
+    path: AssetPath
     base_version: BaseVersion | None = Field(description="The version you have; null where the path is not there yet.")
 
 
@@ -53,7 +53,7 @@ class LockRenew(WireModel):
 
 
 class LockBreak(WireModel):
-    reason: Text = Field(min_length=1, max_length=10_000, description="Kept for good, and shown to the holder.")
+    reason: Text = Field(max_length=10_000, pattern=r"\S", description="Kept for good, and shown to the holder.")
 
 
 class Lock(BaseModel):

@@ -23,6 +23,17 @@ _LOCKS_OF_ITEM = """CROSS JOIN LATERAL (
     SELECT * FROM locks l WHERE l.project_id = i.project_id AND l.path_key IN (i.path_key, i.moved_from_key)
       AND {condition} OFFSET 0) held"""
 
+_FOREIGN_LOCKS = f"""
+    SELECT held.path, held.holder_id, u.username AS holder, held.acquired_at, held.expires_at
+    FROM changelist_items i {_LOCKS_OF_ITEM.format(condition=_FOREIGN_LIVE)}
+    JOIN users u ON u.id = held.holder_id
+    WHERE i.changelist_id = %s ORDER BY held.path
+"""
+_RELEASE_SUBMITTED = f"""
+    DELETE FROM locks WHERE id = ANY (ARRAY(
+        SELECT held.id FROM changelist_items i {_LOCKS_OF_ITEM.format(condition=_OWN)} WHERE i.changelist_id = %s))
+"""
+
 # Highest version among the living heads of all branches. Looked up only where the asker's own branch has not the
 # asset's newest version already, so that the usual lock costs one lookup however many branches there are. The author's
 # changelist is looked up by order, for which only one index will do, whatever statistics say.
@@ -214,23 +225,11 @@ async def break_lock(tx: Transaction, lock_id: UUID, reason: str) -> bool:
 
 
 async def foreign_locks(tx: Transaction, changelist_id: UUID) -> list[DictRow]:
-    return await fetch_all(
-        tx,
-        f"""SELECT held.path, held.holder_id, u.username AS holder, held.acquired_at, held.expires_at
-            FROM changelist_items i {_LOCKS_OF_ITEM.format(condition=_FOREIGN_LIVE)}
-            JOIN users u ON u.id = held.holder_id
-            WHERE i.changelist_id = %s ORDER BY held.path""",
-        (changelist_id,),
-    )
+    return await fetch_all(tx, _FOREIGN_LOCKS, (changelist_id,))
 
 
 async def release_submitted(tx: Transaction, changelist_id: UUID) -> None:
-    await tx.execute(
-        f"""DELETE FROM locks WHERE id = ANY (ARRAY(
-                SELECT held.id FROM changelist_items i {_LOCKS_OF_ITEM.format(condition=_OWN)}
-                WHERE i.changelist_id = %s))""",
-        (changelist_id,),
-    )
+    await tx.execute(_RELEASE_SUBMITTED, (changelist_id,))
 
 
 async def lost_locks(tx: Transaction, changelist_id: UUID) -> list[DictRow]:

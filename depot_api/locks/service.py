@@ -172,7 +172,7 @@ async def list_locks(
 async def renew_lock(actor: Actor, lock_id: UUID, lease_seconds: int, if_match: str | None) -> Lock:
     """Raises LockLost for one whose lease has ended: the path may have changed since."""
     async with actor.transaction() as tx:
-        lock, is_live = await _own_lock(tx, lock_id)
+        lock, is_live = await _own_lock(tx, actor, lock_id)
         require_match(if_match, lock.etag)
         if not is_live:
             raise LockLost(f"The lease of {lock.path!r} ended at {lock.expires_at:%Y-%m-%d %H:%M %Z}. Lock it again.")
@@ -183,19 +183,21 @@ async def renew_lock(actor: Actor, lock_id: UUID, lease_seconds: int, if_match: 
 
 async def release_lock(actor: Actor, lock_id: UUID, if_match: str | None) -> None:
     async with actor.transaction() as tx:
-        lock, _ = await _own_lock(tx, lock_id)
+        lock, _ = await _own_lock(tx, actor, lock_id)
         require_match(if_match, lock.etag)
         await queries.release(tx, lock_id)
         await _tell(tx, actor, EventKind.LOCK_RELEASED, [lock])
 
 
-async def _own_lock(tx: Transaction, lock_id: UUID) -> tuple[Lock, bool]:
+async def _own_lock(tx: Transaction, actor: Actor, lock_id: UUID) -> tuple[Lock, bool]:
     """And whether its lease still runs. Nobody else changes it until the transaction ends."""
     lock = await readable_lock(tx, lock_id)
     await projects.writable_project(tx, lock.project_id, ProjectRole.CONTRIBUTOR)
+    if lock.holder_id != actor.user_id:
+        raise Forbidden(f"{lock.path!r} is locked by {lock.holder}. Only a lead can break it, with a reason.")
     row = await queries.own_lock_for_update(tx, lock_id)
     if row is None:
-        raise Forbidden(f"{lock.path!r} is locked by {lock.holder}. Only a lead can break it, with a reason.")
+        raise NotFound(f"Your lock on {lock.path!r} was submitted, broken or taken over a moment ago.")
     return Lock.model_validate(row), row["is_live"]
 
 

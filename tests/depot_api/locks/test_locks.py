@@ -167,6 +167,7 @@ def test_a_lead_breaks_a_lock_and_the_reason_is_kept(api, project, artist):
     assert refusal(artist().http.post(url, json={"reason": "mine"})) == (403, "forbidden")
     assert refusal(lead.http.post(url, json={})) == (422, "invalid")
     assert refusal(lead.http.post(url, json={"reason": ""})) == (422, "invalid")
+    assert refusal(lead.http.post(url, json={"reason": " \n"})) == (422, "invalid")
     assert lead.http.post(url, json={"reason": "on holiday"}).status_code == 204
     assert lead.http.post(url, json={"reason": "on holiday"}).status_code == 404
     with psycopg.connect(api.owner_url) as owner:

@@ -55,7 +55,7 @@ CREATE TABLE lock_breaks (
     holder_id      uuid NOT NULL REFERENCES users,
     fencing_number bigint NOT NULL,
     broken_by      uuid NOT NULL REFERENCES users,
-    reason         text NOT NULL CHECK (length(reason) BETWEEN 1 AND 10000),
+    reason         text NOT NULL CHECK (length(reason) <= 10000 AND reason ~ '\S'),
     broken_at      timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX lock_breaks_project ON lock_breaks (project_id, id);
