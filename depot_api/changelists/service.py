@@ -354,7 +354,7 @@ async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: 
     number = await queries.next_number(tx, project.id)
     await locks.refuse_submit(tx, project.id, changelist_id)
     submitted_at = await queries.land(tx, changelist_id, project.id, changelist.branch_id, actor.user_id, number)
-    await locks.release_submitted(tx, changelist_id)
+    await locks.release_submitted(tx, project.id, changelist_id)
     submitted = Submitted(
         id=changelist_id, number=number, submitted_at=submitted_at, items_count=changelist.items_count
     )

@@ -14,24 +14,23 @@ _LOCK = """
            l.acquired_at, l.expires_at
     FROM locks l JOIN users u ON u.id = l.holder_id
 """
-_OWN = "l.holder_id = app_user_id()"
 _OWN_LIVE = "l.holder_id = app_user_id() AND l.expires_at > now()"
 _FOREIGN_LIVE = "l.holder_id <> app_user_id() AND l.expires_at > now()"
 
 # One lookup per item, and two for a move. OFFSET 0 keeps the planner from turning it into a join (docs/adr/0005).
-_LOCKS_OF_ITEM = """CROSS JOIN LATERAL (
-    SELECT * FROM locks l WHERE l.project_id = i.project_id AND l.path_key IN (i.path_key, i.moved_from_key)
-      AND {condition} OFFSET 0) held"""
-
 _FOREIGN_LOCKS = f"""
     SELECT held.path, held.holder_id, u.username AS holder, held.acquired_at, held.expires_at
-    FROM changelist_items i {_LOCKS_OF_ITEM.format(condition=_FOREIGN_LIVE)}
+    FROM changelist_items i
+    CROSS JOIN LATERAL (
+        SELECT * FROM locks l WHERE l.project_id = i.project_id AND l.path_key IN (i.path_key, i.moved_from_key)
+          AND {_FOREIGN_LIVE} OFFSET 0) held
     JOIN users u ON u.id = held.holder_id
-    WHERE i.changelist_id = %s ORDER BY held.path
+    WHERE i.changelist_id = %(changelist_id)s ORDER BY held.path
 """
-_RELEASE_SUBMITTED = f"""
-    DELETE FROM locks WHERE id = ANY (ARRAY(
-        SELECT held.id FROM changelist_items i {_LOCKS_OF_ITEM.format(condition=_OWN)} WHERE i.changelist_id = %s))
+_RELEASE_SUBMITTED = """
+    DELETE FROM locks
+    WHERE project_id = %(project_id)s AND holder_id = app_user_id() AND path_key = ANY (ARRAY(
+        SELECT unnest(ARRAY[path_key, moved_from_key]) FROM changelist_items WHERE changelist_id = %(changelist_id)s))
 """
 
 # Highest version among the living heads of all branches. Looked up only where the asker's own branch has not the
@@ -225,11 +224,11 @@ async def break_lock(tx: Transaction, lock_id: UUID, reason: str) -> bool:
 
 
 async def foreign_locks(tx: Transaction, changelist_id: UUID) -> list[DictRow]:
-    return await fetch_all(tx, _FOREIGN_LOCKS, (changelist_id,))
+    return await fetch_all(tx, _FOREIGN_LOCKS, {"changelist_id": changelist_id})
 
 
-async def release_submitted(tx: Transaction, changelist_id: UUID) -> None:
-    await tx.execute(_RELEASE_SUBMITTED, (changelist_id,))
+async def release_submitted(tx: Transaction, project_id: UUID, changelist_id: UUID) -> None:
+    await tx.execute(_RELEASE_SUBMITTED, {"project_id": project_id, "changelist_id": changelist_id})
 
 
 async def lost_locks(tx: Transaction, changelist_id: UUID) -> list[DictRow]:

@@ -239,9 +239,9 @@ async def refuse_submit(tx: Transaction, project_id: UUID, changelist_id: UUID) 
     await _refuse_unlocked(tx, project_id, changelist_id)
 
 
-async def release_submitted(tx: Transaction, changelist_id: UUID) -> None:
+async def release_submitted(tx: Transaction, project_id: UUID, changelist_id: UUID) -> None:
     """The author's locks on the paths of a changelist that has landed. The event of the submit tells of it."""
-    await queries.release_submitted(tx, changelist_id)
+    await queries.release_submitted(tx, project_id, changelist_id)
 
 
 async def _refuse_unlocked(tx: Transaction, project_id: UUID, changelist_id: UUID) -> None:
