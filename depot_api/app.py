@@ -19,6 +19,7 @@ from depot_api.depot import Depot
 from depot_api.events.routes import router as events
 from depot_api.health.routes import router as health
 from depot_api.identity.routes import router as identity
+from depot_api.locks.routes import router as locks
 from depot_api.logs import configure as configure_logs
 from depot_api.middleware import RequestContext
 from depot_api.objects.routes import router as objects
@@ -45,6 +46,7 @@ ROUTERS = (
     search,
     objects,
     branches,
+    locks,
     workspaces,
     shelves,
     changelists,

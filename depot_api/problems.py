@@ -121,6 +121,18 @@ class Locked(Problem):
     slug, status, title = "locked", 409, "Locked by someone else"
 
 
+class StaleLockBase(Problem):
+    slug, status, title = "stale-lock-base", 409, "You do not have the newest version"
+
+
+class LockLost(Problem):
+    slug, status, title = "lock-lost", 409, "The lock is not yours any more"
+
+
+class LockRequired(Problem):
+    slug, status, title = "lock-required", 409, "Changed only by who holds its lock"
+
+
 class StillShown(Problem):
     slug, status, title = "still-shown", 409, "A branch still shows it"
 

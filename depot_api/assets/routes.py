@@ -35,6 +35,7 @@ from depot_api.problems import (
     Forbidden,
     InvalidPath,
     Locked,
+    LockRequired,
     MissingContent,
     Obliterated,
     PathInUse,
@@ -53,7 +54,7 @@ search_router = APIRouter(tags=["assets"])
 
 MIN_NAME_CHARACTERS = 3  # a trigram: less than one would read every path
 VersionNumber = Annotated[int, Path(ge=1, le=MAX_VERSION)]
-SUBMIT_PROBLEMS = (Forbidden, ProjectArchived, StaleBase, Locked, MissingContent)
+SUBMIT_PROBLEMS = (Forbidden, ProjectArchived, StaleBase, Locked, LockRequired, MissingContent)
 
 
 @router.post(

@@ -75,6 +75,9 @@ class Item(WireModel):
     moved_from: Text | None = Field(default=None, max_length=4096, description="For a move: the path it leaves.")
     source_branch_id: UUID | None = Field(default=None, description="For an integrate: the branch it comes from.")
     source_version: Integer | None = Field(default=None, ge=1, le=2**31 - 1, description="For an integrate.")
+    lock_fencing_number: Integer | None = Field(
+        default=None, ge=1, le=2**63 - 1, description="Of the lock you rely on: refused at submit when it is lost."
+    )
 
     @model_validator(mode="after")
     def _fits_its_action(self) -> "Item":
@@ -103,6 +106,7 @@ class ItemRow:
     moved_from_key: str | None
     source_branch_id: UUID | None = None
     source_version: int | None = None
+    lock_fencing_number: int | None = None
 
 
 class ItemsAdd(WireModel):
@@ -125,6 +129,7 @@ class ChangelistItem(BaseModel):
     moved_from: str | None
     source_branch_id: UUID | None
     source_version: int | None
+    lock_fencing_number: int | None
     validation: ValidationStatus
     validation_report: dict[str, Any] | None
 

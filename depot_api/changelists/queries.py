@@ -97,13 +97,15 @@ async def put_items(tx: Transaction, project_id: UUID, changelist_id: UUID, item
     """How many items the changelist then has. The same path replaces its item."""
     await tx.execute(
         """INSERT INTO changelist_items (project_id, changelist_id, path_key, path, action, base_version, sha256,
-                                         moved_from, moved_from_key, source_branch_id, source_version)
+                                         moved_from, moved_from_key, source_branch_id, source_version,
+                                         lock_fencing_number)
            SELECT %s, %s, * FROM unnest(%s::text[], %s::text[], %s::item_action[], %s::int[], %s::bytea[], %s::text[],
-                                        %s::text[], %s::uuid[], %s::int[])
+                                        %s::text[], %s::uuid[], %s::int[], %s::bigint[])
            ON CONFLICT (changelist_id, path_key) DO UPDATE SET path = excluded.path, action = excluded.action,
                base_version = excluded.base_version, sha256 = excluded.sha256, moved_from = excluded.moved_from,
                moved_from_key = excluded.moved_from_key, source_branch_id = excluded.source_branch_id,
-               source_version = excluded.source_version, validation = 'pending', validation_report = NULL""",
+               source_version = excluded.source_version, lock_fencing_number = excluded.lock_fencing_number,
+               validation = 'pending', validation_report = NULL""",
         (
             project_id,
             changelist_id,
@@ -116,6 +118,7 @@ async def put_items(tx: Transaction, project_id: UUID, changelist_id: UUID, item
             [item.moved_from_key for item in items],
             [item.source_branch_id for item in items],
             [item.source_version for item in items],
+            [item.lock_fencing_number for item in items],
         ),
     )
     return await _count_items(tx, changelist_id)
@@ -146,7 +149,7 @@ async def items(tx: Transaction, changelist_id: UUID, after: str, limit: int) ->
     return await fetch_all(
         tx,
         """SELECT path_key, path, action, base_version, encode(sha256, 'hex') AS sha256, moved_from, source_branch_id,
-                  source_version, validation, validation_report
+                  source_version, lock_fencing_number, validation, validation_report
            FROM changelist_items WHERE changelist_id = %s AND path_key > %s ORDER BY path_key LIMIT %s""",
         (changelist_id, after, limit),
     )
@@ -258,18 +261,6 @@ async def stale_items(tx: Transaction, changelist_id: UUID, branch_id: UUID) -> 
            FROM bases b LEFT JOIN LATERAL branch_head(%(branch)s, b.key) h ON true
            WHERE b.base_version IS DISTINCT FROM h.version ORDER BY b.path""",
         {"id": changelist_id, "branch": branch_id},
-    )
-
-
-async def foreign_locks(tx: Transaction, changelist_id: UUID) -> list[DictRow]:
-    return await fetch_all(
-        tx,
-        """SELECT l.path, u.username AS holder, l.expires_at::text AS expires_at
-           FROM changelist_items i
-           JOIN locks l ON l.project_id = i.project_id AND l.path_key IN (i.path_key, i.moved_from_key)
-           JOIN users u ON u.id = l.holder_id
-           WHERE i.changelist_id = %s AND l.holder_id <> app_user_id() AND l.expires_at > now() ORDER BY l.path""",
-        (changelist_id,),
     )
 
 
@@ -406,12 +397,6 @@ async def land(
                SELECT id, path, path_key FROM assets WHERE project_id = %(project)s
                  AND path_key = CASE i.action WHEN 'move' THEN i.moved_from_key ELSE i.path_key END OFFSET 0) a
            WHERE i.changelist_id = %(id)s AND i.action IN ('delete', 'move')""",
-        parameters,
-    )
-    await tx.execute(
-        """DELETE FROM locks l USING changelist_items i
-           WHERE i.changelist_id = %(id)s AND l.project_id = %(project)s AND l.holder_id = %(author)s
-             AND l.path_key IN (i.path_key, i.moved_from_key)""",
         parameters,
     )
     await tx.execute("UPDATE branches SET head_no = %(no)s WHERE id = %(branch)s", parameters)

@@ -30,6 +30,7 @@ from depot_api.events import EventKind
 from depot_api.idempotency import once
 from depot_api.identity.actor import Actor
 from depot_api.identity.models import TokenScope
+from depot_api.locks import service as locks
 from depot_api.metrics import SUBMIT_CONFLICTS, SUBMITS
 from depot_api.objects import service as objects
 from depot_api.paths import broken_rule, path_key
@@ -43,6 +44,8 @@ from depot_api.problems import (
     Forbidden,
     InvalidPath,
     Locked,
+    LockLost,
+    LockRequired,
     MissingContent,
     NoTargetBranch,
     NotFound,
@@ -219,6 +222,7 @@ def item_rows(items: Sequence[Item]) -> list[ItemRow]:
             moved_from_key=path_key(item.moved_from) if item.moved_from else None,
             source_branch_id=item.source_branch_id,
             source_version=item.source_version,
+            lock_fencing_number=item.lock_fencing_number,
         )
     return list(rows.values())
 
@@ -328,7 +332,7 @@ async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None,
                 Submitted,
                 lambda: _submit(tx, actor, changelist_id, if_match),
             )
-    except (StaleBase, Locked):
+    except (StaleBase, Locked, LockLost, LockRequired):
         SUBMIT_CONFLICTS.inc()
         raise
     except errors.InsufficientPrivilege:
@@ -376,14 +380,15 @@ async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: 
     if await queries.count_visible_items(tx, changelist_id) != changelist.items_count:
         raise PathForbidden("Permissions have changed: you may not read some of the changelist's paths any more.")
     await _refuse_stale(tx, changelist_id, changelist.branch_id)
-    await _refuse_locked(tx, changelist_id)
     await _refuse_misspelt_paths(tx, changelist_id)
     await _refuse_files_in_the_way(tx, changelist_id, changelist.branch_id)
     await _refuse_open_gates(tx, changelist_id, branch)
     number = await queries.next_number(tx, project.id)
     if number is None:
         raise _archived_meanwhile(project)
+    await locks.refuse_submit(tx, project.id, changelist_id)
     submitted_at = await queries.land(tx, changelist_id, project.id, changelist.branch_id, actor.user_id, number)
+    await locks.release_submitted(tx, project.id, changelist_id)
     submitted = Submitted(
         id=changelist_id, number=number, submitted_at=submitted_at, items_count=changelist.items_count
     )
@@ -399,12 +404,6 @@ async def _refuse_stale(tx: Transaction, changelist_id: UUID, branch_id: UUID) -
             f"{len(rows)} paths are not at the version that you started from. Sync them, look at both, submit again.",
             stale=[StaleItem.model_validate(row).model_dump() for row in rows],
         )
-
-
-async def _refuse_locked(tx: Transaction, changelist_id: UUID) -> None:
-    rows = await queries.foreign_locks(tx, changelist_id)
-    if rows:
-        raise Locked(f"{rows[0]['path']} is locked by {rows[0]['holder']}. Ask for it to be released.", locks=rows)
 
 
 async def _refuse_misspelt_paths(tx: Transaction, changelist_id: UUID) -> None:

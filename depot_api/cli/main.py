@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from depot_api.cli import account, catalogue, projects, shelves, tokens, trees, users
+from depot_api.cli import account, catalogue, locks, projects, shelves, tokens, trees, users
 from depot_api.cli.output import JSON_FLAG, ExitCode, note, report
 from depot_api.client.problems import DepotError, Interrupted
 
@@ -38,6 +38,9 @@ app.add_typer(catalogue.labels, name="label")
 app.command()(shelves.shelve)
 app.command()(shelves.unshelve)
 app.command()(shelves.shelves)
+app.command()(locks.lock)
+app.command()(locks.unlock)
+app.command()(locks.locks)
 
 
 def main() -> None:

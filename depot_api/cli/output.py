@@ -32,7 +32,10 @@ ADVICE = {
     "unauthenticated": "Sign in with `depot login URL`, or set DEPOT_URL and DEPOT_TOKEN.",
     "stale-base": "Others changed these paths since you got them. Nothing was submitted. "
     "Run `depot sync` on the directory, settle the conflicts that it lists, and submit again.",
-    "locked": "Others hold these locks. Nothing was submitted. Ask them, or submit without these paths.",
+    "locked": "Others hold these locks. Nothing was changed in the depot. Ask them, or go on without these paths.",
+    "stale-lock-base": "Nothing was locked. Run `depot sync`, or integrate from the branch that is named, then lock.",
+    "lock-required": "Nothing was submitted. Run `depot lock` on these paths, then submit again.",
+    "lock-lost": "Run `depot sync`, settle what changed meanwhile, and `depot lock` these paths again.",
     "storage-full": "The depot has no space left. Nothing was submitted. Tell whoever runs it, then run this again: "
     "what arrived is not sent again.",
     "quota-exceeded": "The project's storage quota has no room for this. Nothing was submitted. Ask a manager of the "

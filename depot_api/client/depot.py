@@ -31,6 +31,7 @@ from depot_api.client.models import (
     Health,
     Item,
     Label,
+    Lock,
     Manifest,
     Member,
     Project,
@@ -46,6 +47,7 @@ from depot_api.client.models import (
     Submitted,
     Token,
     TokenScope,
+    TypemapRule,
     User,
     UserChanges,
     Version,
@@ -59,6 +61,7 @@ MISSING_LIMIT = 10_000  # hashes in one question
 ITEMS_LIMIT = 10_000  # items in one request
 FETCH_LIMIT = 1_000  # objects in one streamed answer
 PAGE_LIMIT = 1_000
+LOCKS_LIMIT = 1_000  # paths in one request
 SERVICE_UNAVAILABLE = 503
 NOT_FOUND = 404
 PARTIAL_CONTENT = 206
@@ -67,6 +70,10 @@ ANY_STATE = "*"  # for a changelist that nobody but its author can change
 
 AnswerType = TypeVar("AnswerType", bound=Answer)
 _STORED_OBJECTS = TypeAdapter(list[StoredObject])
+_LOCKS = TypeAdapter(list[Lock])
+_TYPEMAP = TypeAdapter(list[TypemapRule])
+# A lock's id is of one holder's lease, so whatever its state is, it is the lock that is meant.
+_ANY = {"If-Match": "*"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -551,6 +558,59 @@ class DepotClient:
 
     def delete_shelf(self, shelf_id: UUID) -> None:
         self._http.request("DELETE", f"/shelves/{shelf_id}")
+
+    # Locks and typemap
+
+    def lock(
+        self,
+        project_id: UUID,
+        branch_id: UUID,
+        bases: Mapping[str, int | None],
+        lease_seconds: int | None = None,
+    ) -> list[Lock]:
+        """Lock paths (path → version had, None for a new one; at most LOCKS_LIMIT), all or none; renews one's own.
+
+        Raises ProblemError `locked`, or `stale-lock-base` when a newer version is on any branch in scope.
+        """
+        items = [{"path": path, "base_version": version} for path, version in bases.items()]
+        document: dict[str, Any] = {"project_id": str(project_id), "branch_id": str(branch_id), "items": items}
+        if lease_seconds is not None:
+            document["lease_seconds"] = lease_seconds
+        response = self._http.request("POST", "/locks/batch", document=document, repeatable=True)
+        return _understood(_LOCKS, _member(response, "items"))
+
+    def locks(
+        self,
+        project_id: UUID,
+        *,
+        path: str | None = None,
+        prefix: str | None = None,
+        holder: str | None = None,
+        expired: bool | None = None,
+    ) -> Iterator[Lock]:
+        """Locks in path order; `expired` None gives those whose lease has ended too."""
+        query = {"path": path, "prefix": prefix, "holder": holder, "expired": expired}
+        return self._pages(Lock, f"/projects/{project_id}/locks", query)
+
+    def renew_lock(self, lock_id: UUID, lease_seconds: int) -> Lock:
+        document = {"lease_seconds": lease_seconds}
+        return self._ask(Lock, "POST", f"/locks/{lock_id}/renew", document=document, headers=_ANY, repeatable=True)
+
+    def release_lock(self, lock_id: UUID) -> None:
+        self._http.request("DELETE", f"/locks/{lock_id}", headers=_ANY)
+
+    def break_lock(self, lock_id: UUID, reason: str) -> None:
+        """Anybody's, by a lead and above; the reason is kept for good."""
+        self._http.request("POST", f"/locks/{lock_id}/break", document={"reason": reason})
+
+    def typemap(self, project_id: UUID) -> list[TypemapRule]:
+        response = self._http.request("GET", f"/projects/{project_id}/typemap")
+        return _understood(_TYPEMAP, _member(response, "rules"))
+
+    def set_typemap(self, project_id: UUID, rules: Sequence[TypemapRule]) -> None:
+        """Replace all rules; of those that match a path, the last one holds."""
+        document = {"rules": [rule.model_dump(mode="json") for rule in rules]}
+        self._http.request("PUT", f"/projects/{project_id}/typemap", document=document)
 
     # Below the surface
 

@@ -320,6 +320,30 @@ class ShelfItem(Answer):
     moved_from: str | None = None
 
 
+class Lock(Answer):
+    """The right to change a path, its holder's alone until `expires_at`."""
+
+    id: UUID
+    project_id: UUID
+    path: str
+    holder_id: UUID
+    holder: str
+    base_version: int | None
+    fencing_number: int
+    acquired_at: AwareDatetime
+    expires_at: AwareDatetime
+
+
+class TypemapRule(Answer):
+    """What holds for the paths that match, unless a later rule matches too."""
+
+    pattern: str
+    exclusive: bool = False
+    mergeable: bool = False
+    asset_type: str = ""
+    scope: str = "project"
+
+
 class Health(Answer):
     """`checks` holds one entry for each part: `database`, `storage`, `migrations`."""
 

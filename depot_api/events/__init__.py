@@ -43,6 +43,11 @@ class EventKind(StrEnum):
     SHELF_UPDATED = "shelf.updated"
     SHELF_DELETED = "shelf.deleted"
     SHELF_UNSHELVED = "shelf.unshelved"
+    LOCK_ACQUIRED = "lock.acquired"
+    LOCK_RENEWED = "lock.renewed"
+    LOCK_RELEASED = "lock.released"
+    LOCK_BROKEN = "lock.broken"
+    TYPEMAP_SET = "typemap.set"
 
 
 async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:

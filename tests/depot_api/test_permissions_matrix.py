@@ -88,6 +88,15 @@ class World:
         body = {"project_id": self.project.id, "branch_id": self.project.main, "name": secrets.token_hex(8)}
         return str(self.made("POST", "/workspaces", json=body)["id"])
 
+    def to_lock(self) -> dict[str, Any]:
+        return {"project_id": self.project.id, "branch_id": self.project.main, "path": NEW(), "base_version": None}
+
+    def lock(self) -> str:
+        return str(self.made("POST", "/locks", json=self.to_lock())["id"])
+
+    def foreign_lock(self) -> str:
+        return str(self.made("POST", "/locks", self.users["contributor"], json=self.to_lock())["id"])
+
     def shelf(self) -> str:
         body = {"project_id": self.project.id, "branch_id": self.project.main, "items": [self.add()]}
         return str(self.made("POST", "/shelves", json=body)["id"])
@@ -211,6 +220,18 @@ CALLS: dict[str, Callable[[World], Call]] = {
     },
     "GET /projects/{project_id}/labels/{name}": lambda w: {"ids": {"name": w.label()}},
     "DELETE /projects/{project_id}/labels/{name}": lambda w: {"ids": {"name": w.label()}},
+    "POST /locks": lambda w: {"json": w.to_lock()},
+    "POST /locks/batch": lambda w: {
+        "json": {
+            "project_id": w.project.id,
+            "branch_id": w.project.main,
+            "items": [{"path": NEW(), "base_version": None}],
+        }
+    },
+    "POST /locks/{lock_id}/renew": lambda w: {"json": {"lease_seconds": 60}, "headers": ANY},
+    "DELETE /locks/{lock_id}": lambda w: {"headers": ANY},
+    "POST /locks/{lock_id}/break": lambda w: {"ids": {"lock_id": w.foreign_lock()}, "json": {"reason": "on holiday"}},
+    "PUT /projects/{project_id}/typemap": lambda w: {"json": {"rules": []}},
     "POST /workspaces": lambda w: {"json": {"project_id": w.project.id, "branch_id": w.project.main, "name": NEW()}},
     "PATCH /workspaces/{workspace_id}": lambda w: {"json": {"include": ["*.uasset"]}},
     "POST /workspaces/{workspace_id}/sync": lambda w: {"json": {}},
@@ -245,6 +266,7 @@ IDS: dict[str, Callable[[World], str]] = {
     "number": lambda w: "1",
     "sha256": lambda w: w.sha256,
     "changelist_id": lambda w: w.changelist(),
+    "lock_id": lambda w: w.lock(),
     "workspace_id": lambda w: w.workspace(),
     "shelf_id": lambda w: w.shelf(),
     "webhook_id": lambda w: w.webhook(),
