@@ -27,7 +27,7 @@ from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import ToolFailed, client_environment, running
 from depot_ops.postgres.cluster import fast_shutdown_with_parent
 from depot_ops.postgres.recovery_plan import RecoveryPlan, RestoreError, RestoreRefused, Target, TargetKind, plans
-from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, archived_systems, fsync
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
 from depot_ops.postgres.wal.names import WalName, format_lsn, parse_lsn
 
 WORKERS = 2
@@ -104,8 +104,8 @@ def restore(
     Everything that is needed is proved to be there and intact before a server starts. `verify` reads every page.
     """
     to = to.absolute()
-    archive = WalArchive(archive_root, system_identifier or _only_system(archive_root))
     _check_destination(to, account)
+    archive = _open_archive(archive_root, system_identifier)
     not_reached: TargetNotReached | None = None
     try:
         with _workspace(to, account) as (work, lock):
@@ -182,15 +182,11 @@ def _restore(
 # Before a server starts ---------------------------------------------------------------------------------------------
 
 
-def _only_system(archive_root: Path) -> int:
+def _open_archive(root: Path, system_identifier: int | None) -> WalArchive:
     try:
-        systems = archived_systems(archive_root)
-    except OSError as error:
-        raise RestoreRefused(f"the archive {archive_root} could not be read: {error}") from error
-    if len(systems) != 1:
-        seen = ", ".join(map(str, systems)) or "none"
-        raise RestoreRefused(f"{archive_root} has the logs of these clusters: {seen}. Say which: --system-identifier")
-    return systems[0]
+        return open_archive(root, system_identifier)
+    except ArchiveError as error:
+        raise RestoreRefused(str(error)) from error
 
 
 def _check_destination(to: Path, account: ServerAccount) -> None:

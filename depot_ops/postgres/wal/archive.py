@@ -23,8 +23,8 @@ from typing import cast
 
 from isal import igzip, isal_zlib
 
-from depot_ops.postgres.wal.content import BadWalFile, check_content
-from depot_ops.postgres.wal.names import DEFAULT_SEGMENT_SIZE_BYTES, WalName, parse_wal_name
+from depot_ops.postgres.wal.content import BadWalFile, SegmentHeader, check_content, parse_history
+from depot_ops.postgres.wal.names import DEFAULT_SEGMENT_SIZE_BYTES, WalName, history_name, parse_wal_name
 
 SCHEMA_VERSION = 1
 COMPRESSION_LEVEL = 1
@@ -101,7 +101,9 @@ class WalArchive:
 
         Raises BadWalFile, ArchiveConflict when the archive has other content under this name, ArchiveFull.
         """
-        check_content(name, content, self.system_identifier)
+        header = check_content(name, content, self.system_identifier)
+        if header and header.timeline != name.timeline:
+            self._check_origin(name, header)
         path = self.file_path(name)
         with _explained(f"{name.name} could not be stored in {self.root}"):
             if path.exists():
@@ -115,6 +117,22 @@ class WalArchive:
                     return self._settle(name, content)
             self._record(name, content, len(compressed))
         return Outcome.STORED
+
+    def _check_origin(self, name: WalName, header: SegmentHeader) -> None:
+        """Only the segment in which a timeline began starts with pages of another. Its history is archived first."""
+        history = parse_wal_name(history_name(name.timeline))
+        assert history is not None
+        try:
+            origin = parse_history(history.name, self.fetch(history))[-1].position
+        except ArchiveError as error:
+            raise BadWalFile(
+                f"{name.name} begins on timeline {header.timeline}, and its history cannot be asked whether timeline"
+                f" {name.timeline} began in it: {error}"
+            ) from error
+        if origin // header.segment_size_bytes != name.segment_number(header.segment_size_bytes):
+            raise BadWalFile(
+                f"{name.name} begins on timeline {header.timeline}, but timeline {name.timeline} did not begin in it"
+            )
 
     def _settle(self, name: WalName, content: bytes) -> Outcome:
         """Something has the name: the same content is success, and mends a damaged file; other content is refused."""
@@ -236,6 +254,18 @@ class WalArchive:
 def archived_systems(root: Path) -> list[int]:
     """The clusters that have an archive below `root`. Raises OSError when it cannot be read."""
     return sorted(int(path.name) for path in root.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def open_archive(root: Path, system_identifier: int | None = None) -> WalArchive:
+    """The archive of the cluster, or of the only one that has an archive in `root`. Raises ArchiveError."""
+    try:
+        systems = archived_systems(root)
+    except OSError as error:
+        raise ArchiveError(f"the archive {root} could not be read: {error}") from error
+    if system_identifier is None and len(systems) != 1:
+        seen = ", ".join(map(str, systems)) or "none"
+        raise ArchiveError(f"{root} has the logs of these clusters: {seen}. Say which with --system-identifier")
+    return WalArchive(root, system_identifier or systems[0])
 
 
 @contextmanager

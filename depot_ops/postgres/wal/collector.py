@@ -83,8 +83,12 @@ def _collect(spool: Path, names: list[WalName], archive: WalArchive) -> Collecte
         path.unlink()
         return outcome, len(content)
 
+    # The archive asks a timeline's history about its first segment: histories are there before any segment.
+    histories = [name for name in names if name.kind is WalKind.HISTORY]
+    others = names[len(histories) :]
     with ThreadPoolExecutor(WORKERS) as pool:
-        for name, result in zip(names, pool.map(move, names), strict=True):
+        results = [*map(move, histories), *pool.map(move, others)]
+        for name, result in zip(names, results, strict=True):
             if isinstance(result, Refusal):
                 collected.refused.append(result)
                 continue

@@ -67,7 +67,8 @@ def read_header(name: str, content: bytes) -> SegmentHeader:
 def check_segment(name: WalName, content: bytes, system_identifier: int | None = None) -> SegmentHeader:
     """Is `content` the whole segment `name`, every page of it, and of this cluster? Raises BadWalFile.
 
-    The first pages of a timeline's first segment are copied from the timeline before it and keep its number.
+    The first pages of a timeline's first segment are copied from the timeline before it and keep its number: whether
+    this is that segment, only the timeline's history can say.
     """
     header = read_header(name.name, content)
     if system_identifier is not None:
@@ -85,7 +86,7 @@ def check_segment(name: WalName, content: bytes, system_identifier: int | None =
     magics = view.cast("H")[: used * page // 2 : page // 2].tolist()
     _check_pages(name, "the magic", magics, magics[:1] * used)
     timelines = view.cast("I")[1 : used * page // 4 : page // 4].tolist()
-    if timelines[-1] != name.timeline or timelines != sorted(timelines):
+    if timelines[-1] > name.timeline or timelines != sorted(timelines):
         raise BadWalFile(f"{name.name} holds pages of timeline {timelines[-1]}, the name says {name.timeline}")
     return header
 
@@ -161,11 +162,11 @@ def parse_history(name: str, content: bytes) -> list[Switch]:
     return switches
 
 
-def check_content(name: WalName, content: bytes, system_identifier: int) -> None:
+def check_content(name: WalName, content: bytes, system_identifier: int) -> SegmentHeader | None:
     """Is `content` what `name` says? Raises BadWalFile. A partial segment ends in what its file held before."""
     if name.kind is WalKind.SEGMENT:
-        check_segment(name, content, system_identifier)
-    elif name.kind is WalKind.PARTIAL:
+        return check_segment(name, content, system_identifier)
+    if name.kind is WalKind.PARTIAL:
         header = read_header(name.name, content)
         _expected_start(name, header)
         if header.system_identifier != system_identifier:
@@ -176,3 +177,4 @@ def check_content(name: WalName, content: bytes, system_identifier: int) -> None
         parse_history(name.name, content)
     elif not content.startswith(b"START WAL LOCATION: "):
         raise BadWalFile(f"{name.name} is no note on a base backup")
+    return None

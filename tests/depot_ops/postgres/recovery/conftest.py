@@ -56,9 +56,11 @@ class Primary:
 
     def archive_all(self) -> None:
         """Bring everything written so far into the archive."""
-        finding = check_freshness(
-            self.url, self.archive, collect=lambda: collect(self.cluster.wal_spool, self.archive_root)
-        )
+
+        def collect_all() -> None:
+            assert collect(self.cluster.wal_spool, self.archive_root).refused == []
+
+        finding = check_freshness(self.url, self.archive, collect=collect_all)
         assert finding.status == "healthy", finding.detail
 
 

@@ -68,6 +68,20 @@ def test_what_is_no_segment_does_not_enter(archive, segments, damage):
     assert not archive.root.exists()
 
 
+def test_only_where_a_timeline_began_it_has_pages_of_another(archive, segments):
+    """In one page, the record after a promotion may be the last of its segment: no page has the new number then."""
+    _, (name, content), (other_name, other) = segments
+    archive.store(*segments[0])
+    first, later = (parse_wal_name(f"00000002{n.name[8:]}") for n in (name, other_name))
+    with pytest.raises(BadWalFile, match=r"00000002\.history"):
+        archive.store(first, content)
+    position = name.segment_number() * 16 << 20
+    archive.store(HISTORY, b"1\t0/%X\tno recovery target specified\n" % (position + 4000))
+    assert archive.store(first, content) is Outcome.STORED
+    with pytest.raises(BadWalFile, match="did not begin in it"):
+        archive.store(later, other)
+
+
 def test_a_writer_killed_between_file_and_record_is_completed(archive, segments):
     name, content = segments[0]
     archive.store(name, content)
