@@ -42,10 +42,13 @@ def collect_spool(
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
+    last = Collected()
     while not stop.is_set():
         try:
             collected = collect(spool, archive, system_identifier)
-            _tell(collected, as_json)
+            if once or collected != last:  # what is refused is refused again in each pass, and told once
+                _tell(collected, as_json)
+            last = collected
         except CollectError as error:
             if once or isinstance(error, CollectorRunning):
                 raise failed(error, Status.UNHEALTHY) from None
