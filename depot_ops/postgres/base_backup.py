@@ -214,7 +214,7 @@ def _take(
         stored_size_bytes=(partial / ARCHIVE_NAME).stat().st_size,
         archive_sha256=archive_sha256,
         manifest_sha256=sha256_of(partial / MANIFEST_NAME),
-    )
+    ).sealed()
 
 
 @contextmanager

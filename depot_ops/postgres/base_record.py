@@ -4,6 +4,7 @@ A directory with its final name is a complete and verified backup: `base.tar.gz`
 the record `backup.json`. A catalogue can be rebuilt from these alone.
 """
 
+import hashlib
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -62,6 +63,19 @@ class BaseBackupRecord(BaseModel):
     stored_size_bytes: int
     archive_sha256: str
     manifest_sha256: str
+    record_sha256: str = ""
+    """Of the record itself without this line: a flipped digit in a time or a position would lead a recovery astray."""
+
+    def sealed(self) -> "BaseBackupRecord":
+        """The same with its own hash."""
+        return self.model_copy(update={"record_sha256": self._digest()})
+
+    @property
+    def is_intact(self) -> bool:
+        return self.record_sha256 == self._digest()
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.model_dump_json(exclude={"record_sha256"}).encode()).hexdigest()
 
 
 class BaseBackup(BaseModel):
@@ -98,6 +112,8 @@ def load_base_backup(path: Path) -> BaseBackup:
         loaded = BaseBackupRecord.model_validate(content)
     except (OSError, ValidationError, ValueError, KeyError, TypeError) as error:
         raise BaseRecordUnusable(f"{record} cannot be used: {error}") from error
+    if not loaded.is_intact:
+        raise BaseRecordUnusable(f"{record} is damaged: it is not what was written")
     if loaded.label != path.name:
         raise BaseRecordUnusable(f"{record} is the record of {loaded.label}")
     return BaseBackup(path=path, record=loaded)

@@ -218,8 +218,8 @@ class WalArchive:
         compressed = path.read_bytes()
         try:
             content = isal_zlib.decompress(compressed, wbits=GZIP, bufsize=DEFAULT_SEGMENT_SIZE_BYTES)
-            # A killed writer's file has no record yet: gzip's own checksum and the pages must do.
-            check_content(name, content, self.system_identifier)
+            if record is None:  # its writer was killed: gzip's own checksum and the pages must do
+                check_content(name, content, self.system_identifier)
         except DecompressionError as error:
             raise ArchiveDamaged(f"{path} cannot be decompressed: {error}") from error
         except BadWalFile as error:

@@ -16,7 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NoReturn
 
-from depot_ops.postgres.wal.archive import ArchiveError, NotArchived, WalArchive, fsync
+from depot_ops.postgres.wal.archive import ArchiveError, NotArchived, WalArchive
 from depot_ops.postgres.wal.content import BadWalFile, read_header
 from depot_ops.postgres.wal.names import WalKind, WalName, parse_wal_name
 
@@ -49,7 +49,10 @@ def push(path: Path, archive_root: Path) -> None:
 
 
 def get(name: WalName, destination: Path, archive_root: Path) -> None:
-    """Put the file `name` to `destination`, whole or not at all. Raises NotArchived only when it is proved absent."""
+    """Put the file `name` to `destination`, whole or not at all. Raises NotArchived only when it is proved absent.
+
+    The server flushes what it keeps, and asks again after a crash: this does not wait for the disk.
+    """
     system = control_system_identifier(Path.cwd()) or control_system_identifier(destination.absolute().parent.parent)
     if system is None:
         raise HookError(f"{Path.cwd()} is no data directory: run this as restore_command")
@@ -58,7 +61,6 @@ def get(name: WalName, destination: Path, archive_root: Path) -> None:
     try:
         partial.write_bytes(content)
         partial.chmod(0o600)
-        fsync(partial)
         partial.replace(destination)
     finally:
         partial.unlink(missing_ok=True)

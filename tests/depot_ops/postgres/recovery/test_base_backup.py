@@ -98,6 +98,20 @@ def test_random_damage_is_found(primary):
     assert "is gone" in verify_base_backup(backup, primary.cluster.binaries).detail
 
 
+def test_a_flipped_bit_in_the_record_is_found_or_harmless(primary):
+    backup = primary.back_up()
+    path = backup.path / "backup.json"
+    good = path.read_bytes()
+    for position in range(len(good)):
+        bad = bytearray(good)
+        bad[position] ^= 1 << position % 7
+        path.write_bytes(bad)
+        try:
+            assert load_base_backup(backup.path) == backup
+        except BaseRecordUnusable as error:
+            assert str(path) in str(error)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_kill_9_leaves_no_backup_and_the_next_run_cleans_up(primary, seed):
     arguments = [primary.url, str(primary.backup_dir), str(primary.cluster.binaries.bindir)]
