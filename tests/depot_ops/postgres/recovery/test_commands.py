@@ -99,7 +99,7 @@ def test_what_cannot_be_answered(tmp_path, monkeypatch, cluster, command, code):
 
 
 def test_the_collector_goes_on_until_it_is_stopped(configured):
-    command = [sys.executable, "-c", "from depot_ops.entry import main; main()", "wal", "collect"]
+    command = [sys.executable, "-m", "depot_ops", "wal", "collect"]
     process = subprocess.Popen([*command, "--interval-seconds", "0.1"], env=os.environ)
     try:
         for _ in range(2):

@@ -9,7 +9,7 @@ import pytest
 
 from depot_ops.postgres.wal.archive import WalArchive
 
-ENTRY = [sys.executable, "-c", "from depot_ops.entry import main; main()", "wal"]
+ENTRY = [sys.executable, "-m", "depot_ops", "wal"]
 
 
 @pytest.fixture

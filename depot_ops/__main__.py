@@ -14,3 +14,7 @@ def main() -> None:
     from depot_ops.cli import main as run_command  # noqa: PLC0415
 
     run_command()
+
+
+if __name__ == "__main__":
+    main()
