@@ -25,7 +25,7 @@ from depot_ops.postgres.base_backup import damage_of, extract, run_verifybackup
 from depot_ops.postgres.base_record import BaseBackup
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import ToolFailed, client_environment, running
-from depot_ops.postgres.cluster import fast_shutdown_with_parent
+from depot_ops.postgres.cluster import MAX_SOCKET_DIRECTORY_BYTES, fast_shutdown_with_parent
 from depot_ops.postgres.recovery_plan import RecoveryPlan, RestoreError, RestoreRefused, Target, TargetKind, plans
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
 from depot_ops.postgres.wal.names import WalName, format_lsn, parse_lsn
@@ -320,7 +320,7 @@ def _recovered(
     account: ServerAccount,
 ) -> Iterator[tuple[psycopg.Connection[Any], Path]]:
     """The server after its recovery, for nobody but us; shut down at the end of the block."""
-    sockets = Path(tempfile.mkdtemp(prefix="depot-pg-"))
+    sockets = _socket_directory(work)
     hba, log = work / "pg_hba.conf", work / "server.log"
     hba.write_text("local all all trust\n")  # only we and the server's account can reach the socket
     log.touch(mode=0o600)
@@ -349,7 +349,14 @@ def _recovered(
         if process.poll() is None:
             process.send_signal(signal.SIGQUIT)
             process.wait()
-        shutil.rmtree(sockets, ignore_errors=True)
+        if sockets != work:
+            shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _socket_directory(work: Path) -> Path:
+    if len(os.fsencode(work)) <= MAX_SOCKET_DIRECTORY_BYTES:
+        return work
+    return Path(tempfile.mkdtemp(prefix="depot-pg-"))
 
 
 def _recovery_settings(plan: RecoveryPlan, staged: Path) -> dict[str, str]:
