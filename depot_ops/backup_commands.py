@@ -7,11 +7,13 @@ import typer
 
 from depot_ops.console import failed, reported
 from depot_ops.evidence import Finding, Status
+from depot_ops.postgres.base_backup import BaseBackupError, check_chain, take_base_backup, verify_base_backup
+from depot_ops.postgres.base_record import BaseBackupKind, find_base_backups, load_base_backup
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.dump import BackupError, take_logical_backup
 from depot_ops.postgres.dump_checks import verify, verify_newest
 from depot_ops.postgres.dump_record import find_backups, glance
-from depot_ops.settings import BackupSettings, DumpSettings, SettingsError, load
+from depot_ops.settings import BackupSettings, BaseBackupSettings, DumpSettings, SettingsError, load
 
 app = typer.Typer(help="Take, prove and list backups.", no_args_is_help=True)
 
@@ -31,6 +33,56 @@ def logical(as_json: Json = False) -> None:
         return
     figures = f"{record.size_bytes:,} bytes, {sum(record.row_counts.values()):,} rows, {record.duration_seconds} s"
     typer.echo(f"{settings.backup_dir / record.file}: {figures}, proved")
+
+
+@app.command()
+def full(as_json: Json = False) -> None:
+    """Take a full base backup into BACKUP_DIR, verified before it gets its name: 0 taken, 1 not taken."""
+    _take_base_backup(BaseBackupKind.FULL, as_json)
+
+
+@app.command()
+def incremental(as_json: Json = False) -> None:
+    """Take a base backup of what changed since the newest one: 0 taken, 1 not taken. PostgreSQL 17 and later."""
+    _take_base_backup(BaseBackupKind.INCREMENTAL, as_json)
+
+
+def _take_base_backup(kind: BaseBackupKind, as_json: bool) -> None:
+    try:
+        settings = load(BaseBackupSettings)
+        url = settings.depot_replication_url.get_secret_value()
+        backup = take_base_backup(url, settings.backup_dir, find_binaries(), kind)
+    except (SettingsError, BinariesNotFound, BaseBackupError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    record = backup.record
+    if as_json:
+        typer.echo(record.model_dump_json(indent=2))
+        return
+    took = f"{record.duration_seconds} s and {record.verify_seconds} s to verify"
+    typer.echo(f"{backup.path}: {record.stored_size_bytes:,} of {record.size_bytes:,} bytes in {took}")
+
+
+@app.command()
+def chains(
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file against its manifest.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the base backups in BACKUP_DIR, and whether each one's chain is whole.
+
+    0 each is, 1 one is not or there is none, 3 unknown.
+    """
+    try:
+        directory = load(BackupSettings).backup_dir
+        paths = find_base_backups(directory)
+        binaries = find_binaries()
+    except (SettingsError, BinariesNotFound, OSError) as error:
+        raise failed(error, Status.UNKNOWN) from None
+    findings = [check_chain(path) for path in paths]
+    if verify:
+        sound = [path for path, finding in zip(paths, findings, strict=True) if finding.status is Status.HEALTHY]
+        findings += [verify_base_backup(load_base_backup(path), binaries) for path in sound]
+    none = Finding(check="exists", status=Status.UNHEALTHY, detail=f"there is no base backup in {directory}")
+    raise reported(findings or [none], as_json)
 
 
 @app.command("verify")

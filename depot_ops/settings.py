@@ -31,6 +31,14 @@ class DumpSettings(BackupSettings):
     )
 
 
+class BaseBackupSettings(BackupSettings):
+    """What base backups are taken from."""
+
+    depot_replication_url: SecretStr = Field(
+        description="DEPOT_REPLICATION_URL: the depot's server as a superuser, or a role with REPLICATION."
+    )
+
+
 class ServiceSettings(BaseSettings):
     """Where the depot service answers."""
 

@@ -98,6 +98,7 @@ class Stack:
         if self.options.with_dagster:
             self._start_dagster_webserver()
         self.supervisor.start(ClusterService("postgres", self.primary))
+        self._start_program("wal-collector", ["-m", "depot_ops", "wal", "collect"], self._wal_environment())
         self._prepare_database()
         self._start_api()
         self._wait_for("api", f"{self.api_url}/health", stop)
@@ -171,8 +172,16 @@ class Stack:
             "DEPOT_URL": self.api_url,
             "DEPOT_TOKEN": self.secrets.admin_token or "",
             "DEPOT_DUMP_URL": self.primary.url("depot", "depot_dump", self.secrets.dump_password),
+            "DEPOT_REPLICATION_URL": self.primary.url(),
             "BACKUP_DIR": str(self.options.data_dir / "backups"),
+            **self._wal_environment(),
             "DEPOT_PG_BINDIR": str(self.binaries.bindir),
+        }
+
+    def _wal_environment(self) -> dict[str, str]:
+        return {
+            "WAL_SPOOL_DIR": str(self.primary.wal_spool),
+            "WAL_ARCHIVE_DIR": str(self.options.data_dir / "wal_archive"),
         }
 
     def _wait_for(self, name: str, url: str, stop: threading.Event) -> None:

@@ -1,0 +1,175 @@
+"""Planning a recovery: which backup, along which timelines, from which segments. Refuses before anything is written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from depot_ops.postgres.base_record import (
+    BaseBackup,
+    BaseRecordUnusable,
+    chain_of,
+    find_base_backups,
+    load_base_backup,
+)
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive
+from depot_ops.postgres.wal.content import BadWalFile
+from depot_ops.postgres.wal.names import WalName, parse_lsn, parse_wal_name
+from depot_ops.postgres.wal.timelines import TimelinePath, UnknownTimeline, newest_path, path_to
+
+NAMED_MISSING = 10
+
+
+class RestoreError(Exception):
+    """Nothing was restored; the message says what was seen and what to do."""
+
+
+class RestoreRefused(RestoreError):
+    """What would be needed is not there or not intact: nothing was started."""
+
+
+class TargetKind(StrEnum):
+    """How the end of a recovery is named."""
+
+    LATEST = "latest"
+    TIME = "time"
+    LSN = "lsn"
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a recovery shall end: a time includes what was committed at it, a position what was written before it."""
+
+    kind: TargetKind = TargetKind.LATEST
+    value: str = ""
+
+    @classmethod
+    def at_time(cls, moment: datetime) -> "Target":
+        # The server takes no Z: an offset in digits it does.
+        return cls(TargetKind.TIME, moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00"))
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromisoformat(self.value)
+
+    @property
+    def position(self) -> int:
+        return parse_lsn(self.value)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPlan:
+    """What a recovery is made of."""
+
+    target: Target
+    chain: tuple[BaseBackup, ...]
+    path: TimelinePath
+    segments: tuple[WalName, ...]
+    first_segment_number: int
+
+    @property
+    def base(self) -> BaseBackup:
+        return self.chain[-1]
+
+    @property
+    def segment_size_bytes(self) -> int:
+        return self.base.record.segment_size_bytes
+
+    @property
+    def last_segment_start(self) -> int:
+        """The position at which the last segment begins."""
+        return (self.first_segment_number + len(self.segments) - 1) * self.segment_size_bytes
+
+    @property
+    def needed_bytes(self) -> int:
+        """Disk that restoring takes: every element unpacked, their combination, and the log twice."""
+        unpacked = sum(element.record.size_bytes for element in self.chain)
+        combined = max(element.record.size_bytes for element in self.chain) if len(self.chain) > 1 else 0
+        return unpacked + combined + 2 * len(self.segments) * self.segment_size_bytes
+
+
+def plans(
+    backup_dir: Path, archive: WalArchive, target: Target, *, timeline: int | None = None, base: str | None = None
+) -> Iterator[RecoveryPlan]:
+    """The ways to `target`, from the newest base backup that can lead there on. Raises RestoreRefused."""
+    try:
+        backups = _usable(backup_dir, archive.system_identifier, base)
+        for backup in _before(backups, target):
+            yield _plan(backup, archive, target, timeline)
+    except (ArchiveError, BadWalFile, UnknownTimeline, BaseRecordUnusable, OSError) as error:
+        raise RestoreRefused(str(error)) from error
+
+
+def _usable(backup_dir: Path, system_identifier: int, base: str | None) -> list[BaseBackup]:
+    paths = find_base_backups(backup_dir, system_identifier)
+    if base is not None:
+        paths = [path for path in paths if path.name == base]
+    if not paths:
+        named = f" named {base}" if base else ""
+        raise RestoreRefused(f"there is no base backup{named} of the cluster {system_identifier} in {backup_dir}")
+    return [load_base_backup(path) for path in reversed(paths)]
+
+
+def _before(backups: list[BaseBackup], target: Target) -> list[BaseBackup]:
+    """A backup is consistent from its end on: to an earlier target it does not lead, whatever the server may say."""
+    if target.kind is TargetKind.TIME:
+        usable = [backup for backup in backups if backup.record.finished_at <= target.time]
+    elif target.kind is TargetKind.LSN:
+        usable = [backup for backup in backups if parse_lsn(backup.record.stop_lsn) <= target.position]
+    else:
+        usable = backups
+    if not usable:
+        oldest = backups[-1].record
+        raise RestoreRefused(
+            f"the target ({target}) lies before the end of the oldest base backup, {oldest.label}, which is at"
+            f" {oldest.finished_at.isoformat()} and {oldest.stop_lsn}: nothing leads back there"
+        )
+    return usable
+
+
+def _plan(backup: BaseBackup, archive: WalArchive, target: Target, timeline: int | None) -> RecoveryPlan:
+    record = backup.record
+    stop, size = parse_lsn(record.stop_lsn), record.segment_size_bytes
+    path = newest_path(archive, record.timeline, stop) if timeline is None else path_to(archive, timeline)
+    if not path.contains(record.timeline, stop):
+        raise RestoreRefused(
+            f"timeline {path.timeline} does not go through the end of the base backup {record.label}, {record.stop_lsn}"
+            f" on timeline {record.timeline}: choose another --timeline or --base"
+        )
+    first = parse_lsn(record.start_lsn) // size
+    last = _last_segment(archive, path, size, target, (stop - 1) // size)
+    names = path.segment_names(first, last, size)
+    known = {name.name for name in archive.names()}
+    missing = [name for name in names if name not in known]
+    if missing:
+        more = f" and {len(missing) - NAMED_MISSING} more" if len(missing) > NAMED_MISSING else ""
+        raise RestoreRefused(
+            f"not in the archive: {', '.join(missing[:NAMED_MISSING])}{more}. Of the log from {names[0]} to"
+            f" {names[-1]} that this recovery needs, nothing behind the first of them can be reached"
+        )
+    segments = tuple(name for text in names if (name := parse_wal_name(text)))
+    return RecoveryPlan(target, tuple(chain_of(backup)), path, segments, first)
+
+
+def _last_segment(archive: WalArchive, path: TimelinePath, size: int, target: Target, stop: int) -> int:
+    """The last segment along `path` that the archive has or that the target needs."""
+    numbers = [
+        number
+        for name in archive.names()
+        if name.is_whole_segment
+        and path.timeline_of_segment(number := name.segment_number(size), size) == name.timeline
+    ]
+    last = max([stop, *numbers])
+    if target.kind is not TargetKind.LSN:
+        return last
+    if target.position // size > last:
+        raise RestoreRefused(
+            f"the target ({target}) lies behind the end of the archive, in which timeline {path.timeline} ends with"
+            f" segment {path.segment_names(last, last, size)[0]}"
+        )
+    return target.position // size

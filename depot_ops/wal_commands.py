@@ -1,0 +1,135 @@
+"""`depot-ops wal`: the log on its way into the archive and back."""
+
+import json
+import signal
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from depot_ops.console import failed, reported
+from depot_ops.evidence import Finding, Status
+from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups, load_base_backup
+from depot_ops.postgres.wal import hooks
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, open_archive
+from depot_ops.postgres.wal.collector import Collected, CollectError, CollectorRunning, collect
+from depot_ops.postgres.wal.content import BadWalFile
+from depot_ops.postgres.wal.inventory import check_continuity, check_intact, take_stock
+from depot_ops.postgres.wal.progress import check_backlog, check_freshness, check_spool
+from depot_ops.postgres.wal.timelines import UnknownTimeline
+
+app = typer.Typer(help="Collect the log, list and check its archive.", no_args_is_help=True)
+
+AS_A_SERVER_CALLS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+Archive = Annotated[Path, typer.Option(envvar="WAL_ARCHIVE_DIR", help="The archive of the log.")]
+SystemIdentifier = Annotated[int | None, typer.Option(help="The cluster, where the archive has several.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+
+
+@app.command("collect")
+def collect_spool(
+    spool: Annotated[Path, typer.Option(envvar="WAL_SPOOL_DIR", help="What basic_archive fills.")],
+    archive: Archive,
+    system_identifier: SystemIdentifier = None,
+    once: Annotated[bool, typer.Option("--once", help="One pass instead of going on.")] = False,
+    interval_seconds: Annotated[float, typer.Option(min=0.05, help="Between two passes.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Move finished segments from the spool into the archive: 0 all, 1 some were refused or none could be."""
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    last = Collected()
+    while not stop.is_set():
+        try:
+            collected = collect(spool, archive, system_identifier)
+            if once or collected != last:  # what is refused is refused again in each pass, and told once
+                _tell(collected, as_json)
+            last = collected
+        except CollectError as error:
+            if once or isinstance(error, CollectorRunning):
+                raise failed(error, Status.UNHEALTHY) from None
+            typer.secho(str(error), fg="red", err=True)
+        else:
+            if once:
+                raise typer.Exit(1 if collected.refused else 0)
+        stop.wait(interval_seconds)
+
+
+def _tell(collected: Collected, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(asdict(collected)))
+        return
+    for name in collected.stored:
+        typer.echo(f"stored {name}")
+    for name in collected.already_there:
+        typer.echo(f"already there {name}")
+    for refusal in collected.refused:
+        typer.secho(f"refused {refusal.reason}", fg="red", err=True)
+
+
+@app.command("list")
+def list_archive(archive: Archive, system_identifier: SystemIdentifier = None, as_json: Json = False) -> None:
+    """List what the archive has of each timeline: 0 without a gap, 1 with one, 3 unknown."""
+    try:
+        stocks = take_stock(open_archive(archive, system_identifier))
+    except (ArchiveError, BadWalFile, UnknownTimeline) as error:
+        raise failed(error, Status.UNKNOWN) from None
+    findings = [
+        Finding(
+            check=f"timeline {stock.timeline}",
+            status=Status.UNHEALTHY if stock.missing else Status.HEALTHY,
+            detail=f"{stock.first} to {stock.last}, {stock.segments} segments, {len(stock.missing)} missing",
+            figures={"segments": stock.segments, "missing_segments": len(stock.missing)},
+        )
+        for stock in stocks
+    ]
+    none = Finding(check="exists", status=Status.UNHEALTHY, detail=f"there is no segment in {archive}")
+    raise reported(findings or [none], as_json)
+
+
+@app.command()
+def check(
+    archive: Archive,
+    system_identifier: SystemIdentifier = None,
+    backup_dir: Annotated[Path | None, typer.Option(envvar="BACKUP_DIR", help="Whose oldest backup counts.")] = None,
+    spool: Annotated[Path | None, typer.Option(envvar="WAL_SPOOL_DIR", help="What waits here is counted.")] = None,
+    url: Annotated[str | None, typer.Option(envvar="DEPOT_REPLICATION_URL", help="Whose progress is probed.")] = None,
+    arrival_seconds: Annotated[float, typer.Option(min=0, help="How long a probe may take to arrive.")] = 60.0,
+    deep: Annotated[bool, typer.Option("--deep", help="Read and hash every file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Is the archive whole, and does the log arrive in it? 0 healthy, 1 unhealthy, 3 unknown."""
+    try:
+        opened = open_archive(archive, system_identifier)
+        oldest = _oldest_needed(backup_dir, opened)
+    except (ArchiveError, BaseRecordUnusable, OSError) as error:
+        raise failed(error, Status.UNKNOWN) from None
+    findings = [check_continuity(opened, oldest), check_intact(opened, deep=deep)]
+    if url:
+        findings += [check_freshness(url, opened, arrival_seconds=arrival_seconds), check_backlog(url)]
+    if spool:
+        findings.append(check_spool(spool))
+    raise reported(findings, as_json)
+
+
+def _oldest_needed(backup_dir: Path | None, archive: WalArchive) -> str | None:
+    if backup_dir is None or not backup_dir.is_dir():
+        return None
+    backups = find_base_backups(backup_dir, archive.system_identifier)
+    return load_base_backup(backups[0]).record.start_segment if backups else None
+
+
+@app.command(context_settings=AS_A_SERVER_CALLS)
+def push(context: typer.Context) -> None:
+    """archive_command = 'depot-ops wal push %p --archive DIR': 0 archived, 1 not."""
+    hooks.main(["push", *context.args])
+
+
+@app.command(context_settings=AS_A_SERVER_CALLS)
+def get(context: typer.Context) -> None:
+    """restore_command = 'depot-ops wal get %f %p --archive DIR': 0 there, 1 proved absent, 126 anything else."""
+    hooks.main(["get", *context.args])

@@ -1,0 +1,113 @@
+"""The commands from the first backup to a restored cluster: exit codes for cron, JSON for scripts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from depot_ops.cli import app
+from depot_ops.postgres.wal.progress import check_freshness
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def configured(primary, monkeypatch):
+    monkeypatch.setenv("DEPOT_REPLICATION_URL", primary.url)
+    monkeypatch.setenv("BACKUP_DIR", str(primary.backup_dir))
+    monkeypatch.setenv("WAL_ARCHIVE_DIR", str(primary.archive_root))
+    monkeypatch.setenv("WAL_SPOOL_DIR", str(primary.cluster.wal_spool))
+    monkeypatch.setenv("DEPOT_PG_BINDIR", str(primary.cluster.binaries.bindir))
+    return primary
+
+
+def statuses(result: Result) -> dict[str, str]:
+    return {finding["check"]: finding["status"] for finding in json.loads(result.stdout)["findings"]}
+
+
+def test_from_a_backup_to_a_restored_cluster(configured, work_dir):
+    full = json.loads(run("backup", "full", "--json").stdout)
+    moment = configured.insert(2)
+    incremental = json.loads(run("backup", "incremental", "--json").stdout)
+    assert incremental["parent"] == full["label"]
+    chains = run("backup", "chains", "--verify", "--json")
+    assert chains.exit_code == 0
+    assert statuses(chains) == {"chain_intact": "healthy", "base_backup_verified": "healthy"}
+    configured.insert(1)
+    configured.execute("SELECT pg_switch_wal()")
+    deadline = time.monotonic() + 30
+    while run("wal", "check", "--arrival-seconds", "0", "--json").exit_code != 0:
+        assert time.monotonic() < deadline
+        assert run("wal", "collect", "--once").exit_code == 0
+    listed = run("wal", "list", "--json")
+    assert (listed.exit_code, statuses(listed)) == (0, {"timeline 1": "healthy"})
+    restored = run("restore", "--to", work_dir / "restored", "--target-time", moment.isoformat(), "--verify", "--json")
+    assert restored.exit_code == 0, restored.stderr
+    assert json.loads(restored.stdout)["backups"] == [full["label"]]
+    latest = run("restore", "--to", work_dir / "latest", "--latest")
+    assert latest.exit_code == 0
+    assert incremental["label"] in latest.stdout
+
+
+def test_a_gap_exits_1_everywhere(configured, work_dir):
+    run("backup", "full")
+    for _ in range(3):
+        configured.insert(1)
+        configured.archive_all()
+    victim = [name for name in configured.archive.names() if name.is_whole_segment][-2]
+    configured.archive.file_path(victim).unlink()
+    configured.archive.record_path(victim).unlink()
+    for command in (("wal", "check"), ("wal", "list"), ("restore", "--to", work_dir / "restored", "--latest")):
+        assert run(*command).exit_code == 1
+    assert victim.name in run("wal", "check").stdout
+
+
+def test_a_foreign_file_in_the_spool_exits_1(configured):
+    configured.archive_all()
+    (configured.cluster.wal_spool / "000000010000000000000077").write_bytes(bytes(16 << 20))
+    collected = run("wal", "collect", "--once", "--json")
+    assert collected.exit_code == 1
+    assert [refusal["name"] for refusal in json.loads(collected.stdout)["refused"]] == ["000000010000000000000077"]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("wal", "check"), 3),
+        (("wal", "list"), 3),
+        (("backup", "chains"), 3),
+        (("restore", "--to", "/nonexistent/x", "--latest"), 1),
+        (("restore", "--to", "/nonexistent/x"), 2),
+        (("restore", "--to", "/nonexistent/x", "--latest", "--target-name", "x"), 2),
+        (("restore", "--to", "/nonexistent/x", "--target-time", "2026-11-23T01:00:00"), 2),
+        (("restore", "--to", "/nonexistent/x", "--target-time", "yesterday"), 2),
+        (("restore", "--to", "/nonexistent/x", "--target-lsn", "latest"), 2),
+    ],
+)
+def test_what_cannot_be_answered(tmp_path, monkeypatch, cluster, command, code):
+    monkeypatch.setenv("BACKUP_DIR", str(tmp_path / "backups"))
+    monkeypatch.setenv("WAL_ARCHIVE_DIR", str(tmp_path / "archive"))
+    monkeypatch.setenv("DEPOT_PG_BINDIR", str(cluster.binaries.bindir))
+    assert run(*command).exit_code == code
+
+
+def test_the_collector_goes_on_until_it_is_stopped(configured):
+    command = [sys.executable, "-m", "depot_ops", "wal", "collect"]
+    process = subprocess.Popen([*command, "--interval-seconds", "0.1"], env=os.environ)
+    try:
+        for _ in range(2):
+            configured.insert(1)
+            assert check_freshness(configured.url, configured.archive).status == "healthy"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
