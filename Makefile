@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 ARGS   ?=
+# Of make torture: the same seed tries the same things again.
+SEED            ?= $(shell date +%s)
+TORTURE_SECONDS ?= 300
 
 .PHONY: install up test lint format lock bench torture clean
 
@@ -19,7 +22,7 @@ up: $(READY)
 	exec $(BIN)/depot-ops up $(ARGS)
 
 test: $(READY)
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not torture" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -35,7 +38,7 @@ bench: $(READY)
 	$(BIN)/python -m bench $(ARGS)
 
 torture: $(READY)
-	$(BIN)/pytest -m torture $(ARGS)
+	SEED=$(SEED) TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest -s tests/torture $(ARGS)
 
 # Needs uv, which only whoever changes a dependency has to have.
 lock:
