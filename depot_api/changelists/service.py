@@ -349,7 +349,7 @@ async def _refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
         changelist = await readable_changelist(tx, changelist_id)
         if changelist.status is ChangelistStatus.SUBMITTED:
             return  # perhaps the same request again, which has its answer
-        await open_changelist(tx, changelist_id)
+        await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
         hashes = await queries.content_hashes(tx, changelist_id)
     missing = await objects.missing_objects(actor, changelist.project_id, hashes)
     if missing:
