@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +13,7 @@ from psycopg.rows import dict_row
 from depot_api.identity import queries
 from depot_api.identity.models import TokenScope
 from depot_api.identity.passwords import MIN_PASSWORD_CHARACTERS, hash_password
-from depot_api.identity.tokens import hash_api_token, new_api_token
+from depot_api.identity.tokens import API_TOKEN_PREFIX, hash_api_token, new_api_token
 
 
 def main(arguments: list[str]) -> None:
@@ -20,7 +21,9 @@ def main(arguments: list[str]) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     admin = commands.add_parser("create-admin", help="make the first admin; does nothing when there is one")
     admin.add_argument("--username", default="admin")
-    token = commands.add_parser("create-token", help="make an API token, printed once")
+    token = commands.add_parser(
+        "create-token", help="make an API token, printed once; or the one in DEPOT_API_TOKEN, once"
+    )
     token.add_argument("--username", required=True)
     token.add_argument("--name", required=True)
     token.add_argument("--scope", type=TokenScope, choices=list(TokenScope), default=TokenScope.WRITE)
@@ -43,7 +46,11 @@ def _create_admin(owner: psycopg.Connection[dict[str, object]], options: argpars
 
 
 def _create_token(owner: psycopg.Connection[dict[str, object]], options: argparse.Namespace) -> dict[str, object]:
-    token = new_api_token()
+    token = os.environ.get("DEPOT_API_TOKEN") or new_api_token()
+    if not re.fullmatch(API_TOKEN_PREFIX + r"[A-Za-z0-9_-]{43,}", token):
+        sys.exit(
+            f"DEPOT_API_TOKEN must be {API_TOKEN_PREFIX} and 43 or more random characters. Leave it out to get one."
+        )
     expires_at = datetime.now(UTC) + timedelta(days=options.days)
     made = queries.insert_token(owner, options.username, options.name, hash_api_token(token), options.scope, expires_at)
     if not made:

@@ -98,12 +98,13 @@ def insert_admin(owner: Connection[DictRow], username: str, password_hash: str) 
 def insert_token(
     owner: Connection[DictRow], username: str, name: str, token_sha256: bytes, scope: str, expires_at: datetime
 ) -> bool:
-    """False when there is no such active user."""
-    return (
-        owner.execute(
-            """INSERT INTO api_tokens (user_id, name, token_sha256, scope, expires_at)
-               SELECT id, %s, %s, %s, %s FROM users WHERE lower(username) = lower(%s) AND is_active""",
-            (name, token_sha256, scope, expires_at, username),
-        ).rowcount
-        == 1
+    """False when there is no such active user. The same token again changes nothing."""
+    user = owner.execute("SELECT id FROM users WHERE lower(username) = lower(%s) AND is_active", (username,)).fetchone()
+    if user is None:
+        return False
+    owner.execute(
+        """INSERT INTO api_tokens (user_id, name, token_sha256, scope, expires_at) VALUES (%s, %s, %s, %s, %s)
+           ON CONFLICT (token_sha256) DO NOTHING""",
+        (user["id"], name, token_sha256, scope, expires_at),
     )
+    return True

@@ -24,7 +24,8 @@ class StackSecrets(BaseModel):
     dagster_password: str = Field(default_factory=_password)
     admin_password: str = Field(default_factory=_password)
     jwt_secret: str = Field(default_factory=lambda: secrets.token_urlsafe(48))
-    admin_token: str | None = None
+    # Made before the account that it is for: the Dagster webserver starts beside the database, and needs it.
+    admin_token: str = Field(default_factory=lambda: f"depot_{secrets.token_urlsafe(32)}")
 
     @classmethod
     def load(cls, path: Path) -> "StackSecrets":

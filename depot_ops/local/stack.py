@@ -124,15 +124,12 @@ class Stack:
         self._run_tool("depot_api.database", "bootstrap")
         self._run_tool("depot_api.database", "upgrade")
         self._run_tool("depot_api.identity", "create-admin", "--username", ADMIN)
-        if self.secrets.admin_token is None:
-            made = self._run_tool(
-                *("depot_api.identity", "create-token", "--username", ADMIN, "--name", "embedded stack"),
-                *("--scope", "admin", "--days", "3650"),
-            )
-            self.secrets.admin_token = json.loads(made)["token"]
-            self.secrets.save(self.options.data_dir / "secrets.json")
+        self._run_tool(
+            *("depot_api.identity", "create-token", "--username", ADMIN, "--name", "embedded stack"),
+            *("--scope", "admin", "--days", "3650"),
+        )
 
-    def _run_tool(self, module: str, *arguments: str) -> str:
+    def _run_tool(self, module: str, *arguments: str) -> None:
         environment = {
             **os.environ,
             "DEPOT_BOOTSTRAP_URL": self.primary.url(),
@@ -141,12 +138,12 @@ class Stack:
             "DEPOT_DUMP_PASSWORD": self.secrets.dump_password,
             "DATABASE_OWNER_URL": self.owner_url,
             "DEPOT_ADMIN_PASSWORD": self.secrets.admin_password,
+            "DEPOT_API_TOKEN": self.secrets.admin_token,
         }
         command = [sys.executable, "-m", module, *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StackError(f"{module} {arguments[0]} failed: {done.stderr.strip()}")
-        return done.stdout
 
     def _start_api(self) -> None:
         port, workers = str(self.options.api_port), str(self.options.api_workers)
@@ -170,7 +167,7 @@ class Stack:
             "DAGSTER_HOME": str(self.dagster_home),
             "DAGSTER_PG_URL": dagster_url.replace("postgresql://", "postgresql+psycopg2://", 1),
             "DEPOT_URL": self.api_url,
-            "DEPOT_TOKEN": self.secrets.admin_token or "",
+            "DEPOT_TOKEN": self.secrets.admin_token,
             "DEPOT_DUMP_URL": self.primary.url("depot", "depot_dump", self.secrets.dump_password),
             "DEPOT_REPLICATION_URL": self.primary.url(),
             "BACKUP_DIR": str(self.options.data_dir / "backups"),
