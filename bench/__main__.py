@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.catalogue import PATHS, bench_catalogue
 from bench.reads import bench_reads
 from bench.results import Results, timed
 from bench.stack import Stack, fresh_stack
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, to see that it runs")
     options = parser.parse_args()
     files, big_bytes, large_bytes = (200, 16 << 20, 1 << 30) if options.quick else (2000, 256 << 20, 4 << 30)
+    paths = PATHS // 10 if options.quick else PATHS
     results = Results()
     with tempfile.TemporaryDirectory(prefix="depot-bench-") as directory:
         work = Path(directory)
@@ -109,6 +111,8 @@ def main() -> None:
         with fresh_stack(work / "data", workers=1) as stack:
             bench_memory(results, work, stack, large_bytes)
             bench_reads(results, stack)
+        with fresh_stack(work / "catalogue", workers=2) as stack:
+            bench_catalogue(results, stack, paths)
     Console(width=140).print(results.table)
 
 

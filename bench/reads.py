@@ -33,6 +33,10 @@ class Api:
             raise RuntimeError(f"{method} {path}: {response.status} {content[:500]!r}")
         return content
 
+    def connection_put(self, path: str, content: bytes) -> None:
+        self._connection.request("PUT", path, content, self._headers)
+        self._connection.getresponse().read()
+
     def json(self, method: str, path: str, body: object = None) -> dict[str, str]:
         answer: dict[str, str] = json.loads(self.call(method, path, body))
         return answer

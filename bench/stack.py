@@ -26,6 +26,7 @@ class Stack:
     api_url: str
     token: str
     api_pid: int
+    database_url: str
 
     def depot(self, *arguments: str) -> dict[str, object]:
         """Run `depot` with --json, and return what it says."""
@@ -54,7 +55,7 @@ def fresh_stack(data_dir: Path, workers: int) -> Iterator[Stack]:
                 raise RuntimeError("the stack did not start; run depot-ops up to see why")
             time.sleep(0.1)
         told = json.loads(description.read_text())
-        yield Stack(told["api_url"], told["admin_token"], told["pids"]["api"])
+        yield Stack(told["api_url"], told["admin_token"], told["pids"]["api"], told["database_url"])
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()

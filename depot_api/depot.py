@@ -25,7 +25,7 @@ class Depot:
         return [self.store, *([BlobStore(replica)] if replica else [])]
 
 
-def _depot(request: Request) -> Depot:
+async def _depot(request: Request) -> Depot:  # async, or each request would hop to a thread for it
     depot: Depot = request.app.state.depot
     return depot
 

@@ -1,11 +1,13 @@
 """The connection pool, and the transaction with an identity that every request works in."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
-from psycopg import AsyncConnection
+from psycopg import AsyncClientCursor, AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -14,12 +16,14 @@ Transaction = AsyncConnection[DictRow]
 # A request that cannot get a connection in this time is better told to come back.
 POOL_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3
+TRUSTED_SECONDS = 1.0  # as long as a restart of the database takes at least
 
 
 class Database:
     """Connections of one worker, all as the role depot_service."""
 
     def __init__(self, conninfo: str, min_size: int, max_size: int) -> None:
+        self._used_at: WeakKeyDictionary[Transaction, float] = WeakKeyDictionary()
         self._pool: AsyncConnectionPool[Transaction] = AsyncConnectionPool(
             conninfo,
             connection_class=AsyncConnection[DictRow],
@@ -27,8 +31,10 @@ class Database:
             max_size=max(min_size, max_size),
             timeout=POOL_TIMEOUT_SECONDS,
             reconnect_timeout=POOL_TIMEOUT_SECONDS,
-            check=AsyncConnectionPool.check_connection,
+            check=self._check_if_rested,
             kwargs={
+                # A transaction is begun together with its identity, and one statement needs none: fewer round trips.
+                "autocommit": True,
                 "row_factory": dict_row,
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "application_name": "depot_api",
@@ -46,10 +52,21 @@ class Database:
     def stats(self) -> dict[str, int]:
         return self._pool.get_stats()
 
+    async def _check_if_rested(self, connection: Transaction) -> None:
+        """A connection that has just worked still does; asking each time would be a round trip for every request."""
+        if time.monotonic() - self._used_at.get(connection, 0.0) > TRUSTED_SECONDS:
+            await AsyncConnectionPool.check_connection(connection)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Transaction]:
+        async with self._pool.connection() as connection:
+            yield connection
+            self._used_at[connection] = time.monotonic()
+
     @asynccontextmanager
     async def anonymous(self) -> AsyncIterator[Transaction]:
-        """A transaction without identity: it sees no tenant's row. For sign-in and health."""
-        async with self._pool.connection() as connection:
+        """A connection without identity: it sees no tenant's row. Each statement commits. For sign-in and health."""
+        async with self._connection() as connection:
             yield connection
 
     @asynccontextmanager
@@ -58,9 +75,17 @@ class Database:
 
         `scope` is that of the API token that was sent, none for somebody who signed in.
         """
-        async with self._pool.connection() as connection:
-            await connection.execute("SELECT set_app_user(%s, %s, %s)", (user_id, request_id, scope))
-            yield connection
+        async with self._connection() as connection:
+            # Bound by the client, so that both statements are one message.
+            await AsyncClientCursor(connection).execute(
+                "BEGIN; SELECT set_app_user(%s, %s, %s)", (user_id, request_id, scope)
+            )
+            try:
+                yield connection
+            except BaseException:
+                await connection.rollback()
+                raise
+            await connection.commit()
 
 
 async def fetch_one(tx: Transaction, query: Any, parameters: Any = None) -> DictRow | None:
