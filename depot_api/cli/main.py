@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from depot_api.cli import account, catalogue, projects, shelves, trees
+from depot_api.cli import account, catalogue, opened, projects, shelves, trees
 from depot_api.cli.output import JSON_FLAG, ExitCode, note, report
 from depot_api.client.problems import DepotError, Interrupted
 
@@ -28,6 +28,11 @@ app.command()(trees.submit)
 app.command()(trees.sync)
 app.command()(trees.status)
 app.command()(trees.verify)
+app.command("open")(opened.open_changed)
+app.command()(opened.edit)
+app.command()(opened.add)
+app.command()(opened.delete)
+app.command()(opened.revert)
 app.command()(projects.log)
 app.command()(catalogue.search)
 app.command()(catalogue.tag)

@@ -1,11 +1,13 @@
 """Which directory, project and branch a command is about: as named, else as the workspace says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from depot_api.client.depot import DepotClient
+from depot_api.client.files import STATE_DIRECTORY
 from depot_api.client.models import Branch, Project
 from depot_api.client.workspace import Target, find_root, read_target
 
@@ -29,6 +31,29 @@ def whole_workspace(directory: Path) -> Path:
 def workspace_around(directory: Path) -> Path:
     """The workspace that a directory is in, else the directory."""
     return find_root(directory) or directory.resolve()
+
+
+def paths_in_workspace(paths: Sequence[Path]) -> tuple[Path, list[str]]:
+    """The workspace that the paths are in (around the current directory without any), and their depot paths.
+
+    The workspace itself is ''. Raises BadParameter when they are not all in one workspace.
+    """
+    places = [_unfollowed(path) for path in paths] or [Path.cwd()]
+    root = find_root(places[0]) or find_root(places[0].parent)
+    outside = next((place for place in places if root is None or not place.is_relative_to(root)), None)
+    if root is None or outside is not None:
+        raise typer.BadParameter(f"{outside} is not in {root or 'a workspace'}. Run `depot sync` to make one.")
+    inside = [place.relative_to(root) for place in places]
+    if any(STATE_DIRECTORY in path.parts for path in inside):
+        raise typer.BadParameter(f"{STATE_DIRECTORY} holds the workspace's own records.")
+    return root, ["" if path == Path() else path.as_posix() for path in inside] if paths else []
+
+
+def _unfollowed(path: Path) -> Path:
+    """The absolute path, where the last part may be a symbolic link."""
+    if path.name in ("", ".."):
+        return path.resolve()
+    return path.parent.resolve() / path.name
 
 
 def choose_project(depot: DepotClient, project: str | None, directory: Path) -> tuple[Project, Target | None]:

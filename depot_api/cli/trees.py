@@ -12,6 +12,7 @@ from depot_api.cli.credentials import connect
 from depot_api.cli.output import AsJson, ExitCode, counted, human_bytes, note, progress_bars, shortened, show
 from depot_api.cli.places import BranchOption, ProjectOption, choose_branch, whole_workspace, workspace_around
 from depot_api.client.models import Item
+from depot_api.client.opened import OpenedFile
 from depot_api.client.scan import Skipped
 from depot_api.client.submit import SubmitResult, submit_tree
 from depot_api.client.sync import Status, SyncResult, Verification, sync_tree
@@ -30,6 +31,9 @@ def submit(
     delete: Annotated[
         bool, typer.Option("--delete", help="Also delete in the depot what a directory without records lacks.")
     ] = False,
+    opened: Annotated[
+        bool, typer.Option("--opened", help="Only opened files; those that did not change stay opened.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit what changed in a directory as one changelist, all or nothing.
@@ -43,7 +47,16 @@ def submit(
     with connect() as depot:
         to_project, to_branch = choose_branch(depot, project, branch, path)
         with progress_bars() as progress:
-            result = submit_tree(depot, root, to_project, to_branch, message, delete_missing=delete, progress=progress)
+            result = submit_tree(
+                depot,
+                root,
+                to_project,
+                to_branch,
+                message,
+                delete_missing=delete,
+                only_opened=opened,
+                progress=progress,
+            )
     duration_seconds = time.monotonic() - began
     _warn_skipped(result.skipped)
     if not result.is_remembered:
@@ -93,7 +106,7 @@ def sync(
 
 
 def status(directory: Directory = HERE, as_json: AsJson = False) -> None:
-    """Show what changed in a workspace, and what changed in the depot since.
+    """Show what changed in a workspace, what is opened in it, and what changed in the depot since.
 
     Example: depot status ./work
     """
@@ -153,6 +166,9 @@ def _status_lines(result: Status) -> Iterator[str]:
     yield f"Project {result.target.project_name}, branch {result.target.branch_name}: at {at}, newest {result.head_no}."
     if not result.changed_here and not result.changed_in_depot:
         yield "Nothing changed."
+    if result.opened:
+        yield f"{counted(len(result.opened), 'file')} opened, to submit with --opened:"
+        yield from shortened([opened_line(one) for one in result.opened])
     if result.changed_here:
         yield f"{counted(len(result.changed_here), 'change')} here, to submit:"
         yield from shortened([_change_line(item) for item in result.changed_here])
@@ -163,6 +179,12 @@ def _status_lines(result: Status) -> Iterator[str]:
 
 def _change_line(item: Item) -> str:
     return f"  {item.action:<6}  {item.path}"
+
+
+def opened_line(one: OpenedFile) -> str:
+    """As `depot status` lists it."""
+    version = f"#{one.base_version}" if one.base_version else "new"
+    return f"  {one.action:<6}  {one.path} ({version})"
 
 
 def _verify_lines(result: Verification) -> Iterator[str]:
