@@ -57,16 +57,34 @@ async def lock_changelist(tx: Transaction, changelist_id: UUID) -> DictRow | Non
 
 
 async def changelists(
-    tx: Transaction, project_id: UUID, branch_id: UUID | None, status: str | None, before: UUID | None, limit: int
+    tx: Transaction,
+    project_id: UUID,
+    branch_id: UUID | None,
+    status: str | None,
+    author_id: UUID | None,
+    number: int | None,
+    before: UUID | None,
+    limit: int,
 ) -> list[DictRow]:
+    # A statement of its own, so that its plan is always the unique index on numbers.
+    numbered = "" if number is None else "AND number = %(number)s"
     return await fetch_all(
         tx,
         f"""SELECT {_COLUMNS} FROM changelists
             WHERE project_id = %(project_id)s AND (%(branch_id)s::uuid IS NULL OR branch_id = %(branch_id)s)
               AND (%(status)s::changelist_status IS NULL OR status = %(status)s)
-              AND (%(before)s::uuid IS NULL OR id < %(before)s)
+              AND (%(author_id)s::uuid IS NULL OR author_id = %(author_id)s)
+              AND (%(before)s::uuid IS NULL OR id < %(before)s) {numbered}
             ORDER BY id DESC LIMIT %(limit)s""",
-        {"project_id": project_id, "branch_id": branch_id, "status": status, "before": before, "limit": limit},
+        {
+            "project_id": project_id,
+            "branch_id": branch_id,
+            "status": status,
+            "author_id": author_id,
+            "number": number,
+            "before": before,
+            "limit": limit,
+        },
     )
 
 

@@ -14,10 +14,9 @@ from depot_api.cli.trees import opened_line
 from depot_api.client import opened
 from depot_api.client.opened import OpenedFile, RevertResult
 
-PathList = list[Path]  # `list[Path] | None` is what typer makes optional
-Paths = Annotated[PathList, typer.Argument(metavar="PATH…", help="Files of a workspace, or directories of them.")]
+Paths = Annotated[list[Path], typer.Argument(metavar="PATH", help="Files of a workspace, or directories of them.")]
 OptionalPaths = Annotated[
-    PathList | None, typer.Argument(metavar="[PATH…]", help="Files or directories. Default: the whole workspace.")
+    list[Path] | None, typer.Argument(metavar="PATH", help="Files or directories. Default: the whole workspace.")
 ]
 
 
@@ -90,7 +89,9 @@ def revert(
 
 def _show_opened(as_json: bool, files: list[OpenedFile], what: str) -> None:
     lines = [f"{counted(len(files), 'file')} {what}:", *shortened([opened_line(one) for one in files])]
-    show(as_json, {"files": [asdict(one) for one in files]}, lines if files else ["Nothing changed that is not opened."])
+    show(
+        as_json, {"files": [asdict(one) for one in files]}, lines if files else ["Nothing changed that is not opened."]
+    )
 
 
 def _revert_lines(result: RevertResult) -> Iterator[str]:

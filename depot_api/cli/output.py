@@ -35,6 +35,8 @@ ADVICE = {
     "locked": "Others hold these locks. Nothing was submitted. Ask them, or submit without these paths.",
     "storage-full": "The depot has no space left. Nothing was submitted. Tell whoever runs it, then run this again: "
     "what arrived is not sent again.",
+    "review-required": "Nothing was submitted. `depot submit --review` makes a changelist of it and asks for a review; "
+    "approved, it is submitted with `depot submit --changelist ID`.",
     "missing-content": "The depot lost content that it had. Nothing was submitted. Tell whoever runs it.",
 }
 

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
 from depot_api.client.depot import DepotClient
 from depot_api.client.files import STATE_DIRECTORY
-from depot_api.client.models import Branch, Project
+from depot_api.client.models import Branch, Changelist, Project
 from depot_api.client.workspace import Target, find_root, read_target
 
 ProjectOption = Annotated[
@@ -65,6 +66,17 @@ def choose_project(depot: DepotClient, project: str | None, directory: Path) -> 
         return depot.project(target.project_id), target
     found = depot.find_project(project)
     return found, target if target is not None and target.project_id == found.id else None
+
+
+def choose_changelist(depot: DepotClient, changelist: str, project: str | None, directory: Path) -> Changelist:
+    """A changelist by number, which takes a project, or by id. Raises BadParameter, and ProblemError 404."""
+    if changelist.isdecimal() and changelist.isascii():
+        of, _ = choose_project(depot, project, directory)
+        return depot.find_changelist(of.id, int(changelist))
+    try:
+        return depot.changelist(UUID(changelist))
+    except ValueError:
+        raise typer.BadParameter(f"{changelist!r} is neither the number nor the id of a changelist.") from None
 
 
 def choose_branch(

@@ -50,7 +50,7 @@ def open_changed(
     """
     with open_existing(root) as (workspace, _):
         have, opened, found = workspace.have(), workspace.opened(), scan(root).files
-        chosen = set(_chosen(paths, found.keys() | have.keys() | opened.keys(), "is not in the workspace"))
+        chosen = set(chosen_paths(paths, found.keys() | have.keys() | opened.keys(), "is not in the workspace"))
         local = current_hashes(workspace, found, found.keys() & chosen, progress or Silent())
         had = {path: version for path, version in have.items() if path in chosen}
         actions = {item.path: item.action for item in plan_submit(local, had, delete_missing=True)}
@@ -65,7 +65,7 @@ def open_for_edit(root: Path, paths: Collection[str]) -> list[OpenedFile]:
     """Open files that the workspace has, all or none. Raises WorkspaceError."""
     with open_existing(root) as (workspace, _):
         have, opened = workspace.have(), workspace.opened()
-        chosen = _chosen(paths, have, "did not come from the depot; `depot add` opens new files")
+        chosen = chosen_paths(paths, have, "did not come from the depot; `depot add` opens new files")
         _refuse(
             f"{path} is opened for delete; `depot revert` brings it back first"
             for path in chosen
@@ -80,7 +80,7 @@ def open_for_add(root: Path, paths: Collection[str]) -> list[OpenedFile]:
         have = workspace.have()
         _refuse(f"{path} came from the depot; `depot edit` opens it" for path in paths if path in have)
         files = {path for named in paths for path in _files_at(root, named)}
-        chosen = _chosen(paths, files - have.keys(), "is no new file, and holds none")
+        chosen = chosen_paths(paths, files - have.keys(), "is no new file, and holds none")
         check_paths(chosen, chain(chosen, have, workspace.opened()))
         return _open(workspace, chosen, Action.ADD)
 
@@ -92,7 +92,7 @@ def open_for_delete(root: Path, paths: Collection[str], progress: Progress | Non
     """
     with open_existing(root) as (workspace, _):
         have, opened = workspace.have(), workspace.opened()
-        chosen = _chosen(paths, have, "did not come from the depot")
+        chosen = chosen_paths(paths, have, "did not come from the depot")
         _refuse(
             f"{path} is opened for {opened[path]}; `depot revert` it first"
             for path in chosen
@@ -141,7 +141,7 @@ def revert(
     progress = progress or Silent()
     with open_existing(root) as (workspace, target):
         have, opened = workspace.have(), workspace.opened()
-        chosen = _chosen(paths, opened, "is not opened; `depot open` opens what changed")
+        chosen = chosen_paths(paths, opened, "is not opened; `depot open` opens what changed")
         files = _regular_files(root, chosen)
         local = current_hashes(workspace, files, chosen, progress)
         wanted = {path: have[path].sha256 if path in have else None for path in chosen}
@@ -190,7 +190,7 @@ def _open(workspace: Workspace, paths: Iterable[str], action: Action) -> list[Op
     return _as_files(actions, workspace.have())
 
 
-def _chosen(paths: Collection[str], candidates: Iterable[str], what_else: str) -> list[str]:
+def chosen_paths(paths: Collection[str], candidates: Iterable[str], what_else: str) -> list[str]:
     """The candidates at or below `paths`, all of them when none is named; each path has to name one."""
     by_path = sorted(candidates)
     if not paths:

@@ -1,7 +1,7 @@
 """A directory tree into one atomic changelist."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -24,10 +24,11 @@ LISTED_PATHS = 20  # of a long list of bad paths; the rest is counted
 
 @dataclass(slots=True)
 class SubmitResult:
-    """What a submit did. `number` is None when nothing had changed."""
+    """What a submit did. `number` is None when nothing had changed, or a review is awaited."""
 
     number: int | None = None
     changelist_id: str | None = None
+    awaits_review: bool = False
     added: int = 0
     edited: int = 0
     deleted: int = 0
@@ -49,6 +50,7 @@ def submit_tree(
     *,
     delete_missing: bool = False,
     only_opened: bool = False,
+    reviewers: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> SubmitResult:
     """Submit what differs in the tree `root` from what it has of the branch, as one changelist.
@@ -58,12 +60,13 @@ def submit_tree(
     submit is gone on with: contents that arrived are not sent again, and it is never submitted twice.
 
     With `only_opened` just the opened files are looked at and submitted. Opened files that did not change stay opened.
+    With `reviewers`, also with none of them, the changelist is not submitted: it waits for a review.
 
     Raises ProblemError (`stale-base` when others were faster), PathRefused, WorkspaceError, LocalFileError.
     """
     with Workspace(root) as workspace:
         submit = _Submit(depot, workspace, project, branch, progress or Silent())
-        return submit.run(description, delete_missing=delete_missing, only_opened=only_opened)
+        return submit.run(description, reviewers, delete_missing=delete_missing, only_opened=only_opened)
 
 
 class _Submit:
@@ -78,7 +81,9 @@ class _Submit:
         self.result = SubmitResult(is_remembered=workspace.is_remembered)
         must_follow(workspace, self.target)
 
-    def run(self, description: str, *, delete_missing: bool, only_opened: bool) -> SubmitResult:
+    def run(
+        self, description: str, reviewers: Sequence[str] | None, *, delete_missing: bool, only_opened: bool
+    ) -> SubmitResult:
         pending = self._settle_pending()
         is_known = self.workspace.target is not None
         base, at = self._base(is_known)
@@ -88,6 +93,9 @@ class _Submit:
         local = self._local_hashes(looked_at, compared, chain(found.files, base))
         items = plan_submit(local, compared, delete_missing=delete_missing or is_known)
         self.result.unchanged = len(looked_at) - sum(item.action is not Action.DELETE for item in items)
+        if items and reviewers is not None:
+            self._request_review(items, description, pending, reviewers)
+            return self.result
         if items:
             self._submit(items, description, pending, base, found)
             return self.result
@@ -179,6 +187,21 @@ class _Submit:
         self.result.number, self.result.changelist_id = submitted.number, str(submitted.id)
         has = {path: version for path, version in base.items() if path in found.files or self.workspace.target}
         self._record(items, submitted.number, has)
+
+    def _request_review(
+        self, items: list[Item], description: str, begun: Pending | None, reviewers: Sequence[str]
+    ) -> None:
+        """Files stay as they are, and opened: a sync after the submit finds that they are right."""
+        pending = self._filled_changelist(items, description, begun)
+        try:
+            self.depot.request_review(pending.changelist_id, reviewers)
+        except ProblemError as problem:
+            if problem.status not in SERVER_SIDE_STATUSES:
+                self._abandon(pending)
+            raise
+        self.workspace.forget_pending()
+        self._count(items)
+        self.result.changelist_id, self.result.awaits_review = str(pending.changelist_id), True
 
     def _filled_changelist(self, items: list[Item], description: str, begun: Pending | None) -> Pending:
         """The changelist of an interrupted run when it says the same, else a new one."""
