@@ -56,18 +56,37 @@ async def lock_changelist(tx: Transaction, changelist_id: UUID) -> DictRow | Non
     )
 
 
+_WANTED = f"""SELECT {_COLUMNS} FROM changelists
+    WHERE project_id = %(project_id)s AND (%(branch_id)s::uuid IS NULL OR branch_id = %(branch_id)s)
+      AND (%(status)s::changelist_status IS NULL OR status = %(status)s)
+      AND (%(author_id)s::uuid IS NULL OR author_id = %(author_id)s)
+      AND (%(before)s::uuid IS NULL OR id < %(before)s)"""
+_PAGE = f"{_WANTED} ORDER BY id DESC LIMIT %(limit)s"
+# The order by number, which an equality would make void, leaves the planner one index: that on numbers.
+_NUMBERED = f"{_WANTED} AND number BETWEEN %(number)s AND %(number)s ORDER BY number"
+
+
 async def changelists(
-    tx: Transaction, project_id: UUID, branch_id: UUID | None, status: str | None, before: UUID | None, limit: int
+    tx: Transaction,
+    project_id: UUID,
+    branch_id: UUID | None,
+    status: str | None,
+    author_id: UUID | None,
+    number: int | None,
+    before: UUID | None,
+    limit: int,
 ) -> list[DictRow]:
-    return await fetch_all(
-        tx,
-        f"""SELECT {_COLUMNS} FROM changelists
-            WHERE project_id = %(project_id)s AND (%(branch_id)s::uuid IS NULL OR branch_id = %(branch_id)s)
-              AND (%(status)s::changelist_status IS NULL OR status = %(status)s)
-              AND (%(before)s::uuid IS NULL OR id < %(before)s)
-            ORDER BY id DESC LIMIT %(limit)s""",
-        {"project_id": project_id, "branch_id": branch_id, "status": status, "before": before, "limit": limit},
-    )
+    """Newest first; the one of this number when it is given."""
+    parameters = {
+        "project_id": project_id,
+        "branch_id": branch_id,
+        "status": status,
+        "author_id": author_id,
+        "number": number,
+        "before": before,
+        "limit": limit,
+    }
+    return await fetch_all(tx, _PAGE if number is None else _NUMBERED, parameters)
 
 
 async def branch_history(

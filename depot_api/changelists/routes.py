@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
+from depot_api.branches.models import MAX_CHANGELIST_NO
 from depot_api.branches.routes import At, AtLabel
 from depot_api.changelists import service
 from depot_api.changelists.models import (
@@ -178,11 +179,15 @@ async def list_changelists(
     actor: CurrentUser,
     branch_id: UUID | None = None,
     status: Annotated[ChangelistStatus | None, Query()] = None,
+    author_id: UUID | None = None,
+    number: Annotated[
+        int | None, Query(ge=1, le=MAX_CHANGELIST_NO, description="The one that a submit gave this number.")
+    ] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[Changelist]:
     """Newest first."""
-    return await service.list_changelists(actor, project_id, branch_id, status, limit, cursor)
+    return await service.list_changelists(actor, project_id, branch_id, status, author_id, number, limit, cursor)
 
 
 @router.get(

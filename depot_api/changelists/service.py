@@ -100,6 +100,8 @@ async def list_changelists(
     project_id: UUID,
     branch_id: UUID | None,
     status: ChangelistStatus | None,
+    author_id: UUID | None,
+    number: int | None,
     limit: int,
     cursor: str | None,
 ) -> Page[Changelist]:
@@ -107,7 +109,7 @@ async def list_changelists(
     before = decode_uuid_cursor(cursor)
     async with actor.transaction() as tx:
         await projects.readable_project(tx, project_id)
-        rows = await queries.changelists(tx, project_id, branch_id, status, before, limit)
+        rows = await queries.changelists(tx, project_id, branch_id, status, author_id, number, before, limit)
     items = [Changelist.model_validate(row) for row in rows]
     return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(items) == limit else None)
 

@@ -1,4 +1,4 @@
-"""depot search, tag, diff, label …"""
+"""depot search, tag, label …"""
 
 import json
 from datetime import datetime
@@ -9,13 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from depot_api.cli.credentials import connect
-from depot_api.cli.output import AsJson, counted, human_bytes, show, table
+from depot_api.cli.output import AsJson, human_bytes, show, table
 from depot_api.cli.places import BranchOption, ProjectOption, choose_branch, choose_project
-from depot_api.client.models import DiffRow, FoundAsset
+from depot_api.client.models import FoundAsset
 
 labels = typer.Typer(no_args_is_help=True, help="Labels: names for a branch as of a changelist.")
 HERE = Path()
-SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 def search(
@@ -90,34 +89,6 @@ def tag(
         kept = [one for one in asset.tags if one not in tags]
         asset = depot.update_asset(asset.id, tags=kept if remove else kept + list(dict.fromkeys(tags)))
     show(as_json, asset, [f"{asset.path}: {' '.join(asset.tags) or 'no tags'}"])
-
-
-def diff(
-    left: Annotated[str, typer.Argument(help="A branch, or branch@changelist, or branch@label.")],
-    right: Annotated[str, typer.Argument(help="What to compare it with, in the same way.")],
-    project: ProjectOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """List what changes from one branch to another, or between two points of one.
-
-    Example: depot diff main@rc-1 main --project Skyfall
-    """
-    (left_name, left_point), (right_name, right_point) = _branch_and_point(left), _branch_and_point(right)
-    with connect() as depot:
-        of, _ = choose_project(depot, project, HERE)
-        left_id, right_id = (depot.find_branch(of.id, name).id for name in (left_name, right_name))
-        rows = list(depot.diff(right_id, against=left_id, from_point=left_point, to_point=right_point))
-    summary = f"{counted(len(rows), 'difference')} from {left} to {right}."
-    show(as_json, {"left": left, "right": right, "differences": rows}, [*map(_diff_line, rows), summary])
-
-
-def _branch_and_point(text: str) -> tuple[str, int | str | None]:
-    branch, _, point = text.partition("@")
-    return branch, int(point) if point.isdecimal() else point or None
-
-
-def _diff_line(row: DiffRow) -> str:
-    return f"{SIGNS.get(row.change, '?')} {row.path}"
 
 
 @labels.command("set")

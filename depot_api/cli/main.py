@@ -6,13 +6,24 @@ from typing import TextIO
 
 import typer
 
-from depot_api.cli import account, catalogue, locks, projects, shelves, tokens, trees, users
+from depot_api.cli import (
+    account,
+    catalogue,
+    changelists,
+    differences,
+    locks,
+    opened,
+    projects,
+    shelves,
+    tokens,
+    trees,
+    users,
+)
 from depot_api.cli.output import JSON_FLAG, ExitCode, note, report
 from depot_api.client.problems import DepotError, Interrupted
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Take directory trees into an asset depot, and out of it, whole.\n\n"
@@ -30,10 +41,20 @@ app.command()(trees.submit)
 app.command()(trees.sync)
 app.command()(trees.status)
 app.command()(trees.verify)
+app.command("open")(opened.open_changed)
+app.command()(opened.edit)
+app.command()(opened.add)
+app.command()(opened.delete)
+app.command()(opened.revert)
 app.command()(projects.log)
+app.command()(changelists.changes)
+app.command()(changelists.describe)
+app.add_typer(changelists.reviews, name="review")
+app.command()(changelists.undo)
+app.command()(changelists.abandon)
 app.command()(catalogue.search)
 app.command()(catalogue.tag)
-app.command()(catalogue.diff)
+app.command()(differences.diff)
 app.add_typer(catalogue.labels, name="label")
 app.command()(shelves.shelve)
 app.command()(shelves.unshelve)
@@ -43,13 +64,18 @@ app.command()(locks.unlock)
 app.command()(locks.locks)
 
 
+NAME_THE_SHELL = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
+
+
 def main() -> None:
     """Run the command line, and exit with an ExitCode."""
+    # --show-completion takes the shell's name: what a guess from the process tree says depends on who asks.
+    os.environ.setdefault(NAME_THE_SHELL, "1")
     as_json = JSON_FLAG in sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         _print_any_name(stream)
     try:
-        app()
+        app(prog_name="depot")
     except DepotError as error:
         sys.exit(report(error, as_json))
     except SystemExit as stop:

@@ -40,6 +40,8 @@ ADVICE = {
     "what arrived is not sent again.",
     "quota-exceeded": "The project's storage quota has no room for this. Nothing was submitted. Ask a manager of the "
     "project to raise it, then run this again: what arrived is not sent again.",
+    "review-required": "Nothing was submitted. `depot submit --review` makes a changelist of it and asks for a review; "
+    "approved, it is submitted with `depot submit --changelist ID`.",
     "missing-content": "The depot lost content that it had. Nothing was submitted. Tell whoever runs it.",
 }
 

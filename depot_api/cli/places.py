@@ -1,12 +1,15 @@
 """Which directory, project and branch a command is about: as named, else as the workspace says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
 from depot_api.client.depot import DepotClient
-from depot_api.client.models import Branch, Project
+from depot_api.client.files import STATE_DIRECTORY
+from depot_api.client.models import Branch, Changelist, Project
 from depot_api.client.workspace import Target, find_root, read_target
 
 ProjectOption = Annotated[
@@ -31,6 +34,29 @@ def workspace_around(directory: Path) -> Path:
     return find_root(directory) or directory.resolve()
 
 
+def paths_in_workspace(paths: Sequence[Path]) -> tuple[Path, list[str]]:
+    """The workspace that the paths are in (around the current directory without any), and their depot paths.
+
+    The workspace itself is ''. Raises BadParameter when they are not all in one workspace.
+    """
+    places = [_unfollowed(path) for path in paths] or [Path.cwd()]
+    root = find_root(places[0]) or find_root(places[0].parent)
+    outside = next((place for place in places if root is None or not place.is_relative_to(root)), None)
+    if root is None or outside is not None:
+        raise typer.BadParameter(f"{outside} is not in {root or 'a workspace'}. Run `depot sync` to make one.")
+    inside = [place.relative_to(root) for place in places]
+    if any(STATE_DIRECTORY in path.parts for path in inside):
+        raise typer.BadParameter(f"{STATE_DIRECTORY} holds the workspace's own records.")
+    return root, ["" if path == Path() else path.as_posix() for path in inside] if paths else []
+
+
+def _unfollowed(path: Path) -> Path:
+    """The absolute path, where the last part may be a symbolic link."""
+    if path.name in ("", ".."):
+        return path.resolve()
+    return path.parent.resolve() / path.name
+
+
 def choose_project(depot: DepotClient, project: str | None, directory: Path) -> tuple[Project, Target | None]:
     """The project, and the workspace's target when it is of this project. Raises BadParameter without any."""
     target = read_target(workspace_around(directory))
@@ -40,6 +66,17 @@ def choose_project(depot: DepotClient, project: str | None, directory: Path) -> 
         return depot.project(target.project_id), target
     found = depot.find_project(project)
     return found, target if target is not None and target.project_id == found.id else None
+
+
+def choose_changelist(depot: DepotClient, changelist: str, project: str | None, directory: Path) -> Changelist:
+    """A changelist by number, which takes a project, or by id. Raises BadParameter, and ProblemError 404."""
+    if changelist.isdecimal() and changelist.isascii():
+        of, _ = choose_project(depot, project, directory)
+        return depot.find_changelist(of.id, int(changelist))
+    try:
+        return depot.changelist(UUID(changelist))
+    except ValueError:
+        raise typer.BadParameter(f"{changelist!r} is neither the number nor the id of a changelist.") from None
 
 
 def choose_branch(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -12,6 +13,7 @@ from depot_api.cli.credentials import connect
 from depot_api.cli.output import AsJson, ExitCode, counted, human_bytes, note, progress_bars, shortened, show
 from depot_api.cli.places import BranchOption, ProjectOption, choose_branch, whole_workspace, workspace_around
 from depot_api.client.models import Item
+from depot_api.client.opened import OpenedFile
 from depot_api.client.scan import Skipped
 from depot_api.client.submit import SubmitResult, submit_tree
 from depot_api.client.sync import Status, SyncResult, Verification, sync_tree
@@ -23,27 +25,55 @@ Directory = Annotated[Path, typer.Argument(help="A workspace. Default: the curre
 
 
 def submit(
-    path: Annotated[Path, typer.Argument(help="The directory to submit.")],
-    message: Annotated[str, typer.Option("--message", "-m", help="What changed and why.")],
+    path: Annotated[Path | None, typer.Argument(help="The directory to submit.")] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="What changed and why.")] = None,
     project: ProjectOption = None,
     branch: BranchOption = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Also delete in the depot what a directory without records lacks.")
     ] = False,
+    opened: Annotated[
+        bool, typer.Option("--opened", help="Only opened files; those that did not change stay opened.")
+    ] = False,
+    review: Annotated[bool, typer.Option("--review", help="Ask for a review instead of submitting.")] = False,
+    reviewer: Annotated[
+        list[str] | None, typer.Option("--reviewer", "-r", help="Ask this user for a review; can be repeated.")
+    ] = None,
+    changelist: Annotated[
+        UUID | None, typer.Option("--changelist", "-c", help="Submit this open changelist instead of a directory.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit what changed in a directory as one changelist, all or nothing.
 
-    Files that did not change are not read again. Interrupted, the same command goes on where it stopped.
+    A directory takes a message. Files that did not change are not read again. Interrupted, the same command
+    goes on where it stopped.
 
     Example: depot submit ./Content --project Skyfall --branch main -m "New hero"
     """
+    if changelist is not None:
+        if path is not None or message is not None or reviewer or any((delete, opened, review)):
+            raise typer.BadParameter("A changelist has its files and its message already: give --changelist alone.")
+        _submit_changelist(changelist, as_json)
+        return
+    if path is None or message is None:
+        raise typer.BadParameter("Name the directory to submit, and say with --message what changed.")
     began = time.monotonic()
     root = whole_workspace(path)
     with connect() as depot:
         to_project, to_branch = choose_branch(depot, project, branch, path)
         with progress_bars() as progress:
-            result = submit_tree(depot, root, to_project, to_branch, message, delete_missing=delete, progress=progress)
+            result = submit_tree(
+                depot,
+                root,
+                to_project,
+                to_branch,
+                message,
+                delete_missing=delete,
+                only_opened=opened,
+                reviewers=reviewer or () if review or reviewer else None,
+                progress=progress,
+            )
     duration_seconds = time.monotonic() - began
     _warn_skipped(result.skipped)
     if not result.is_remembered:
@@ -54,6 +84,14 @@ def submit(
         "duration_seconds": round(duration_seconds, 3),
     }
     show(as_json, document, [_submit_line(result, duration_seconds)])
+
+
+def _submit_changelist(changelist_id: UUID, as_json: bool) -> None:
+    with connect() as depot:
+        # Its own id as the key: submitting a changelist a second time tells what the first time did.
+        submitted = depot.submit_changelist(changelist_id, str(changelist_id))
+    items = counted(submitted.items_count, "item")
+    show(as_json, submitted, [f"Submitted changelist {submitted.number} with {items}; `depot sync` brings it here."])
 
 
 def sync(
@@ -93,7 +131,7 @@ def sync(
 
 
 def status(directory: Directory = HERE, as_json: AsJson = False) -> None:
-    """Show what changed in a workspace, and what changed in the depot since.
+    """Show what changed in a workspace, what is opened in it, and what changed in the depot since.
 
     Example: depot status ./work
     """
@@ -125,6 +163,11 @@ def _warn_skipped(skipped: list[Skipped]) -> None:
 
 
 def _submit_line(result: SubmitResult, duration_seconds: float) -> str:
+    if result.awaits_review:
+        return (
+            f"Changelist {result.changelist_id} waits for a review; "
+            f"approved: depot submit --changelist {result.changelist_id}"
+        )
     if result.number is None:
         return f"Nothing changed: {counted(result.unchanged, 'file')} looked at in {duration_seconds:.1f} s."
     if result.number == result.finished_earlier:
@@ -153,6 +196,9 @@ def _status_lines(result: Status) -> Iterator[str]:
     yield f"Project {result.target.project_name}, branch {result.target.branch_name}: at {at}, newest {result.head_no}."
     if not result.changed_here and not result.changed_in_depot:
         yield "Nothing changed."
+    if result.opened:
+        yield f"{counted(len(result.opened), 'file')} opened, to submit with --opened:"
+        yield from shortened([opened_line(one) for one in result.opened])
     if result.changed_here:
         yield f"{counted(len(result.changed_here), 'change')} here, to submit:"
         yield from shortened([_change_line(item) for item in result.changed_here])
@@ -163,6 +209,12 @@ def _status_lines(result: Status) -> Iterator[str]:
 
 def _change_line(item: Item) -> str:
     return f"  {item.action:<6}  {item.path}"
+
+
+def opened_line(one: OpenedFile) -> str:
+    """As `depot status` lists it."""
+    version = f"#{one.base_version}" if one.base_version else "new"
+    return f"  {one.action:<6}  {one.path} ({version})"
 
 
 def _verify_lines(result: Verification) -> Iterator[str]:

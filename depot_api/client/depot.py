@@ -24,6 +24,7 @@ from depot_api.client.models import (
     Changelist,
     ChangelistItem,
     ChangelistStatus,
+    Comment,
     CreatedToken,
     DiffRow,
     FileChange,
@@ -38,6 +39,7 @@ from depot_api.client.models import (
     ProjectArchive,
     ProjectChanges,
     ProjectRole,
+    Review,
     Shelf,
     ShelfItem,
     Storage,
@@ -50,6 +52,7 @@ from depot_api.client.models import (
     TypemapRule,
     User,
     UserChanges,
+    Verdict,
     Version,
     Workspace,
     WorkspaceFile,
@@ -430,11 +433,23 @@ class DepotClient:
         return self._ask(Changelist, "GET", f"/changelists/{changelist_id}")
 
     def changelists(
-        self, project_id: UUID, *, branch_id: UUID | None = None, status: ChangelistStatus | None = None
+        self,
+        project_id: UUID,
+        *,
+        branch_id: UUID | None = None,
+        status: ChangelistStatus | None = None,
+        author_id: UUID | None = None,
+        number: int | None = None,
     ) -> Iterator[Changelist]:
         """Changelists of a project, newest first; further pages are asked for as they are read."""
-        query = {"branch_id": branch_id, "status": status}
+        query = {"branch_id": branch_id, "status": status, "author_id": author_id, "number": number}
         return self._pages(Changelist, f"/projects/{project_id}/changelists", query)
+
+    def find_changelist(self, project_id: UUID, number: int) -> Changelist:
+        """The changelist that a submit gave this number. Raises ProblemError 404 when there is none."""
+        for changelist in self.changelists(project_id, number=number):
+            return changelist
+        raise _not_found(f"The project has no submitted changelist {number}; `depot changes` lists what it has.")
 
     def changelist_items(self, changelist_id: UUID) -> Iterator[ChangelistItem]:
         return self._pages(ChangelistItem, f"/changelists/{changelist_id}/items", {})
@@ -457,6 +472,38 @@ class DepotClient:
 
     def abandon_changelist(self, changelist_id: UUID) -> None:
         self._http.request("DELETE", f"/changelists/{changelist_id}", headers={"If-Match": ANY_STATE})
+
+    def revert_changelist(self, changelist_id: UUID, description: str | None = None) -> Changelist:
+        """Open a changelist that undoes a submitted one."""
+        document = {"description": description}
+        return self._ask(Changelist, "POST", f"/changelists/{changelist_id}/revert", document=document)
+
+    # Reviews
+
+    def request_review(self, changelist_id: UUID, reviewers: Sequence[str] = ()) -> Changelist:
+        """Ask these users; without any, whoever may approve there can."""
+        document = {"reviewers": list(reviewers)}
+        return self._ask(Changelist, "POST", f"/changelists/{changelist_id}/review-requests", document=document)
+
+    def decide_review(self, changelist_id: UUID, verdict: Verdict, comment: str = "") -> Review:
+        document = {"verdict": verdict, "comment": comment}
+        return self._ask(Review, "PUT", f"/changelists/{changelist_id}/review", document=document)
+
+    def reviews(self, *, project_id: UUID | None = None, changelist_id: UUID | None = None) -> Iterator[Review]:
+        """Newest first."""
+        return self._pages(Review, "/reviews", {"project_id": project_id, "changelist_id": changelist_id})
+
+    def pending_reviews(self) -> Iterator[Review]:
+        """Those that wait for the user, oldest first."""
+        return self._pages(Review, "/reviews/pending", {})
+
+    def add_comment(self, changelist_id: UUID, body: str, path: str | None = None) -> Comment:
+        document = {"body": body, "path": path}
+        return self._ask(Comment, "POST", f"/changelists/{changelist_id}/comments", document=document)
+
+    def comments(self, changelist_id: UUID) -> Iterator[Comment]:
+        """Oldest first."""
+        return self._pages(Comment, f"/changelists/{changelist_id}/comments", {})
 
     # Workspaces, as the depot keeps them
 

@@ -1,7 +1,8 @@
 """Fetching contents, checking each against its hash, and putting it in place whole."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from io import FileIO
@@ -16,6 +17,7 @@ from depot_api.blobstore.pack import EntryData, EntryEnd, EntryStart, PackError,
 from depot_api.client.depot import FETCH_LIMIT, DepotClient
 from depot_api.client.files import FileStat, unwritable
 from depot_api.client.http import CHUNK_BYTES
+from depot_api.client.models import Version
 from depot_api.client.parallel import in_groups, run_all
 from depot_api.client.problems import ConnectionLost, DamagedContent, FileChanged, Interrupted
 from depot_api.client.progress import Progress, Stage, counting
@@ -37,6 +39,14 @@ class Wanted:
     sha256: str
     size_bytes: int
     places: Mapping[str, FileStat | None]
+
+
+def by_content(paths: Iterable[str], versions: Mapping[str, Version], files: Mapping[str, FileStat]) -> list[Wanted]:
+    """What to fetch for `paths` to hold these versions in place of these files; the same content once."""
+    places: defaultdict[tuple[str, int], dict[str, FileStat | None]] = defaultdict(dict)
+    for path in paths:
+        places[versions[path].sha256, versions[path].size_bytes][path] = files.get(path)
+    return [Wanted(sha256, size_bytes, where) for (sha256, size_bytes), where in places.items()]
 
 
 @dataclass(slots=True)
@@ -72,18 +82,29 @@ class Downloader:
         tasks += [partial(self._fetch_small, group) for group in in_groups(small, _size, PACK_BYTES, FETCH_LIMIT)]
         return run_all(tasks, WORKERS, self.stop)
 
+    def read(self, wanted: Collection[Wanted]) -> Iterator[tuple[str, bytes]]:
+        """Yields contents of up to SMALL_BYTES with their hashes, each checked, and puts none in place."""
+        for group in in_groups(wanted, _size, PACK_BYTES, FETCH_LIMIT):
+            for one, content in self._small_contents(group):
+                yield one.sha256, content
+
     def _fetch_small(self, group: list[Wanted]) -> Downloaded:
         result = Downloaded()
+        for one, content in self._small_contents(group):
+            self._place_content(one, content, result)
+        return result
+
+    def _small_contents(self, group: Collection[Wanted]) -> Iterator[tuple[Wanted, bytes]]:
         waiting = {one.sha256: one for one in group}
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 for sha256, content in self._contents(waiting):
-                    self._place_content(waiting.pop(sha256), content, result)
+                    yield waiting.pop(sha256), content
             except ConnectionLost:
                 if attempt == ATTEMPTS:
                     raise
             if not waiting:
-                return result
+                return
         raise DamagedContent(f"The depot did not send {len(waiting)} of the contents that were asked for. Try again.")
 
     def _contents(self, waiting: Mapping[str, Wanted]) -> Iterator[tuple[str, bytes]]:

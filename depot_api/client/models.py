@@ -256,6 +256,40 @@ class ChangelistItem(Answer):
     base_version: int | None = None
     sha256: str | None = None
     moved_from: str | None = None
+    validation: str = "pending"
+    validation_report: dict[str, Any] | None = None
+
+
+class Verdict(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    CHANGES_REQUESTED = "changes_requested"
+
+
+class Review(Answer):
+    """One reviewer's verdict on a changelist."""
+
+    id: UUID
+    project_id: UUID
+    changelist_id: UUID
+    reviewer_id: UUID
+    reviewer: str
+    verdict: Verdict
+    comment: str
+    created_at: AwareDatetime
+    decided_at: AwareDatetime | None = None
+
+
+class Comment(Answer):
+    """What somebody said about a changelist, or about the item of it at `path`."""
+
+    id: UUID
+    changelist_id: UUID
+    author_id: UUID
+    author: str
+    path: str | None = None
+    body: str
+    created_at: AwareDatetime
 
 
 class Workspace(Answer):

@@ -1,13 +1,14 @@
 """A directory tree into one atomic changelist."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from uuid import uuid4
 
 from depot_api.client.depot import DepotClient
+from depot_api.client.files import FileStat
 from depot_api.client.models import Action, Branch, ChangelistStatus, Item, Project, Version
 from depot_api.client.plan import plan_submit
 from depot_api.client.problems import SERVER_SIDE_STATUSES, PathRefused, ProblemError, WorkspaceError
@@ -23,10 +24,11 @@ LISTED_PATHS = 20  # of a long list of bad paths; the rest is counted
 
 @dataclass(slots=True)
 class SubmitResult:
-    """What a submit did. `number` is None when nothing had changed."""
+    """What a submit did. `number` is None when nothing had changed, or a review is awaited."""
 
     number: int | None = None
     changelist_id: str | None = None
+    awaits_review: bool = False
     added: int = 0
     edited: int = 0
     deleted: int = 0
@@ -47,6 +49,8 @@ def submit_tree(
     description: str,
     *,
     delete_missing: bool = False,
+    only_opened: bool = False,
+    reviewers: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> SubmitResult:
     """Submit what differs in the tree `root` from what it has of the branch, as one changelist.
@@ -55,10 +59,14 @@ def submit_tree(
     and files that only the depot has are deleted there only with `delete_missing`. An interrupted
     submit is gone on with: contents that arrived are not sent again, and it is never submitted twice.
 
+    With `only_opened` just the opened files are looked at and submitted. Opened files that did not change stay opened.
+    With `reviewers`, also with none of them, the changelist is not submitted: it waits for a review.
+
     Raises ProblemError (`stale-base` when others were faster), PathRefused, WorkspaceError, LocalFileError.
     """
     with Workspace(root) as workspace:
-        return _Submit(depot, workspace, project, branch, progress or Silent()).run(description, delete_missing)
+        submit = _Submit(depot, workspace, project, branch, progress or Silent())
+        return submit.run(description, reviewers, delete_missing=delete_missing, only_opened=only_opened)
 
 
 class _Submit:
@@ -73,15 +81,21 @@ class _Submit:
         self.result = SubmitResult(is_remembered=workspace.is_remembered)
         must_follow(workspace, self.target)
 
-    def run(self, description: str, delete_missing: bool) -> SubmitResult:
+    def run(
+        self, description: str, reviewers: Sequence[str] | None, *, delete_missing: bool, only_opened: bool
+    ) -> SubmitResult:
         pending = self._settle_pending()
         is_known = self.workspace.target is not None
         base, at = self._base(is_known)
         found = scan(self.workspace.root)
         self.result.skipped = found.skipped
-        local = self._local_hashes(found, base)
-        items = plan_submit(local, base, delete_missing=delete_missing or is_known)
-        self.result.unchanged = len(found.files) - sum(item.action is not Action.DELETE for item in items)
+        looked_at, compared = self._opened_part(found, base) if only_opened else (found.files, base)
+        local = self._local_hashes(looked_at, compared, chain(found.files, base))
+        items = plan_submit(local, compared, delete_missing=delete_missing or is_known)
+        self.result.unchanged = len(looked_at) - sum(item.action is not Action.DELETE for item in items)
+        if items and reviewers is not None:
+            self._request_review(items, description, pending, reviewers)
+            return self.result
         if items:
             self._submit(items, description, pending, base, found)
             return self.result
@@ -101,19 +115,43 @@ class _Submit:
         manifest = self.depot.manifest(self.branch.id)
         return manifest.files, manifest.at
 
-    def _local_hashes(self, found: Scan, base: Mapping[str, Version]) -> dict[str, str]:
+    def _opened_part(self, found: Scan, base: Mapping[str, Version]) -> tuple[dict[str, FileStat], dict[str, Version]]:
+        """Opened files, and what the workspace has of them. Raises WorkspaceError when they are not as opened."""
+        opened = self.workspace.opened()
+        if not opened:
+            raise WorkspaceError(
+                f"No file is opened in {self.workspace.root}. `depot open` opens what changed; "
+                "without --opened everything that changed is submitted."
+            )
+        odd = [
+            f"{path} is opened for {action}, but {'there' if path in found.files else 'gone'}"
+            for path, action in opened.items()
+            if (action is Action.DELETE) == (path in found.files)
+        ]
+        if odd:
+            more = [f"… and {len(odd) - LISTED_PATHS} more"] if len(odd) > LISTED_PATHS else []
+            raise WorkspaceError(
+                "Nothing was submitted: `depot open` these files for what they are now, or `depot revert` them.\n"
+                + "\n".join(odd[:LISTED_PATHS] + more)
+            )
+        looked_at = {path: found.files[path] for path in opened if path in found.files}
+        return looked_at, {path: base[path] for path in opened if path in base}
+
+    def _local_hashes(
+        self, files: Mapping[str, FileStat], base: Mapping[str, Version], all_paths: Iterable[str]
+    ) -> dict[str, str]:
         """The hash of every file; those that the depot may lack are in it afterwards."""
         seen = self.workspace.seen()
         local: dict[str, str] = {}
         candidates: list[Candidate] = []
-        for path, stat in found.files.items():
+        for path, stat in files.items():
             known = seen.get(path)
             trusted = known if known and known.holds_for(stat) else None
             if trusted and path in base and base[path].sha256 == trusted.sha256:
                 local[path] = trusted.sha256
             else:
                 candidates.append(Candidate(path, stat, trusted))
-        check_paths([one.path for one in candidates if one.path not in base], chain(found.files, base))
+        check_paths([one.path for one in candidates if one.path not in base], all_paths)
         return local | self._upload(candidates, base)
 
     def _upload(self, candidates: list[Candidate], base: Mapping[str, Version]) -> dict[str, str]:
@@ -149,6 +187,21 @@ class _Submit:
         self.result.number, self.result.changelist_id = submitted.number, str(submitted.id)
         has = {path: version for path, version in base.items() if path in found.files or self.workspace.target}
         self._record(items, submitted.number, has)
+
+    def _request_review(
+        self, items: list[Item], description: str, begun: Pending | None, reviewers: Sequence[str]
+    ) -> None:
+        """Files stay as they are, and opened: a sync after the submit finds that they are right."""
+        pending = self._filled_changelist(items, description, begun)
+        try:
+            self.depot.request_review(pending.changelist_id, reviewers)
+        except ProblemError as problem:
+            if problem.status not in SERVER_SIDE_STATUSES:
+                self._abandon(pending)
+            raise
+        self.workspace.forget_pending()
+        self._count(items)
+        self.result.changelist_id, self.result.awaits_review = str(pending.changelist_id), True
 
     def _filled_changelist(self, items: list[Item], description: str, begun: Pending | None) -> Pending:
         """The changelist of an interrupted run when it says the same, else a new one."""
@@ -196,10 +249,11 @@ class _Submit:
     def _record(self, items: Iterable[Item], number: int, has: dict[str, Version]) -> None:
         """Take over the version numbers that the submit gave."""
         files = self.depot.manifest(self.target.branch_id, number).files
+        submitted = [item.path for item in items]
         gone = {item.path for item in items if item.action is Action.DELETE}
         changed = {item.path: files[item.path] for item in items if item.path not in gone}
         now_has = {path: version for path, version in (has | changed).items() if path not in gone}
-        self.workspace.record(self.target, now_has, gone, number if now_has == files else None)
+        self.workspace.record(self.target, now_has, gone, number if now_has == files else None, submitted=submitted)
 
     def _count(self, items: Iterable[Item]) -> None:
         actions = Counter(item.action for item in items)

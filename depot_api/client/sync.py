@@ -1,15 +1,15 @@
 """A branch, as of a changelist, into a directory; and what a directory differs in."""
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from depot_api.client.depot import DepotClient
-from depot_api.client.download import Downloader, Wanted
+from depot_api.client.download import Downloader, by_content
 from depot_api.client.files import FileStat, current_stat, unwritable
 from depot_api.client.hashing import current_hashes, hash_files
 from depot_api.client.models import Branch, Item, Project, Version
+from depot_api.client.opened import OpenedFile, opened_files
 from depot_api.client.plan import Conflict, ConflictReason, SyncPlan, plan_submit, plan_sync
 from depot_api.client.problems import FileChanged, WorkspaceError
 from depot_api.client.progress import Progress, Silent
@@ -120,7 +120,7 @@ class _Sync:
             return
         placed: dict[str, FileStat] = {}
         downloader = Downloader(self.depot, self.target.project_id, self.tree, self.progress)
-        for done in downloader.download(_by_content(plan.fetch, wanted, found)):
+        for done in downloader.download(by_content(plan.fetch, wanted, found.files)):
             self.workspace.record_progress(self.target, {path: wanted[path] for path in done.placed}, ())
             placed |= done.placed
             result.conflicts += [Conflict(path, ConflictReason.CHANGED_MEANWHILE) for path in done.changed]
@@ -141,23 +141,16 @@ class _Sync:
         )
 
 
-def _by_content(paths: Collection[str], wanted: Mapping[str, Version], found: Scan) -> list[Wanted]:
-    places: defaultdict[str, dict[str, FileStat | None]] = defaultdict(dict)
-    for path in paths:
-        places[wanted[path].sha256][path] = found.files.get(path)
-    sizes = {wanted[path].sha256: wanted[path].size_bytes for path in paths}
-    return [Wanted(sha256, sizes[sha256], where) for sha256, where in places.items()]
-
-
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a workspace differs: what a submit would send, and what a sync would bring."""
+    """How a workspace differs: what a submit would send, what a sync would bring, and what is opened."""
 
     target: Target
     at: int | None
     head_no: int
     changed_here: list[Item]
     changed_in_depot: list[Item]
+    opened: list[OpenedFile]
 
 
 def status(depot: DepotClient, root: Path, progress: Progress | None = None) -> Status:
@@ -174,6 +167,7 @@ def status(depot: DepotClient, root: Path, progress: Progress | None = None) -> 
             branch.head_no,
             plan_submit(local, have, delete_missing=True),
             _between(have, head),
+            opened_files(workspace),
         )
 
 

@@ -1,7 +1,8 @@
 """What a directory has from the depot, kept in `.depot/workspace.sqlite` inside it.
 
-Two facts are kept for each path and never mixed: the version that the workspace *has*, and the hash
-that was *seen* in a file of a certain size, time and inode, so that it need not be read again.
+Three facts are kept for each path and never mixed: the version that the workspace *has*, the hash
+that was *seen* in a file of a certain size, time and inode, so that it need not be read again, and the
+action that the user *opened* it for.
 """
 
 import json
@@ -20,17 +21,23 @@ from depot_api.client.models import Action, Item, Version
 from depot_api.client.problems import WorkspaceError
 
 STATE_FILE = "workspace.sqlite"
-SCHEMA_VERSION = 1
 # A file changed again within its time stamp's granularity looks unchanged. As git does, a time stamp
 # is trusted only when it was already old at the time of looking; 2 s is FAT's, the coarsest in use.
 RACY_NS = 2_000_000_000
-SCHEMA = """
+# Each leads from the format that its index names to the next one; none is ever changed.
+SCHEMA_STEPS = (
+    """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE have (path TEXT PRIMARY KEY, version INTEGER NOT NULL, sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE seen (path TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     inode INTEGER NOT NULL, sha256 TEXT NOT NULL, seen_ns INTEGER NOT NULL) WITHOUT ROWID;
-"""
+""",
+    """
+CREATE TABLE opened (path TEXT PRIMARY KEY, action TEXT NOT NULL) WITHOUT ROWID;
+""",
+)
+SCHEMA_VERSION = len(SCHEMA_STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,20 @@ class Workspace:
             for path, size_bytes, mtime_ns, inode, sha256, seen_ns in rows
         }
 
+    def opened(self) -> dict[str, Action]:
+        """What the user means to change, in path order."""
+        rows = self._db.execute("SELECT path, action FROM opened ORDER BY path")
+        return {path: Action(action) for path, action in rows}
+
+    def open_files(self, actions: Mapping[str, Action]) -> None:
+        """Open files, or open them for something else."""
+        with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO opened VALUES (?, ?)", actions.items())
+
+    def close_files(self, paths: Iterable[str]) -> None:
+        with self._transaction():
+            self._close(paths)
+
     def remember_seen(self, seen: Mapping[str, Seen]) -> None:
         with self._transaction():
             self._db.executemany(
@@ -141,10 +162,22 @@ class Workspace:
         with self._transaction():
             self._set_fact("pending", None)
 
-    def record(self, target: Target, have: Mapping[str, Version], gone: Iterable[str], at: int | None) -> None:
-        """Take over what the workspace now has of `target`, and that no submit is pending."""
+    def record(
+        self,
+        target: Target,
+        have: Mapping[str, Version],
+        gone: Iterable[str],
+        at: int | None,
+        *,
+        submitted: Iterable[str] = (),
+    ) -> None:
+        """Take over what the workspace now has of `target`, and that no submit is pending.
+
+        What was submitted is not opened any more.
+        """
         with self._transaction():
             self._update_have(have, gone)
+            self._close(submitted)
             self._set_fact("target", asdict(target))
             self._set_fact("at", at)
             self._set_fact("pending", None)
@@ -162,6 +195,9 @@ class Workspace:
             "INSERT OR REPLACE INTO have VALUES (?, ?, ?, ?)",
             ((path, one.version, one.sha256, one.size_bytes) for path, one in have.items()),
         )
+
+    def _close(self, paths: Iterable[str]) -> None:
+        self._db.executemany("DELETE FROM opened WHERE path = ?", ((path,) for path in paths))
 
     def _fact(self, name: str) -> Any:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -229,9 +265,10 @@ def _open(path: Path | None) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("BEGIN IMMEDIATE")
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in SCHEMA.split(";"):
+        for step in SCHEMA_STEPS[version:]:
+            for statement in step.split(";"):
                 db.execute(statement)
+        if version < SCHEMA_VERSION:
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
     except sqlite3.DatabaseError as error:

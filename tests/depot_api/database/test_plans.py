@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from depot_api.branches.queries import _DIFF_PAGE, _MANIFEST_PAGE
-from depot_api.changelists.queries import _FILES_BELOW
+from depot_api.changelists.queries import _FILES_BELOW, _NUMBERED
 
 PATHS = 5000
 
@@ -69,3 +69,13 @@ def test_looking_below_new_paths_reads_only_what_is_there(api, grown):
     assert nodes[0]["Actual Rows"] == PATHS / 50
     read = sum(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in heads)
     assert read <= PATHS
+
+
+def test_a_changelist_is_found_by_its_number(api, project):
+    for n in range(20):
+        project.add(f"f{n}", b"")
+    filters = dict.fromkeys(("branch_id", "status", "author_id", "before"))
+    nodes = explain(api, project, _NUMBERED, {**filters, "project_id": project.id, "number": 7})
+    found = [node for node in nodes if node.get("Relation Name") == "changelists"]
+    assert [(node["Index Name"], node["Actual Rows"]) for node in found] == [("changelists_project_id_number_key", 1)]
+    assert found[0].get("Rows Removed by Filter", 0) == 0

@@ -9,26 +9,6 @@ def stocked(depot, project: str, tree) -> str:
     return project
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["search"],
-        ["tag"],
-        ["diff"],
-        ["label", "set"],
-        ["label", "list"],
-        ["label", "delete"],
-        ["branch", "protect"],
-    ],
-    ids=" ".join,
-)
-def test_every_command_has_help_with_an_example_and_json(bare_depot, command: list[str]) -> None:
-    done = bare_depot(*command, "--help")
-    assert done.returncode == 0
-    assert f"Example: depot {' '.join(command)}" in done.stdout
-    assert "--json" in done.stdout
-
-
 def test_tagged_is_found(depot, stocked: str) -> None:
     tagged = depot.json("tag", "hero/HERO.uasset", "cast", "main", "--project", stocked)
     assert tagged["tags"] == ["cast", "main"]

@@ -2,37 +2,7 @@ import json
 import stat
 from pathlib import Path
 
-import pytest
-
 NOWHERE = {"DEPOT_URL": "http://127.0.0.1:1", "DEPOT_TOKEN": "x"}
-COMMANDS = [
-    ["login"],
-    ["whoami"],
-    ["project", "create"],
-    ["project", "list"],
-    ["branch", "create"],
-    ["branch", "list"],
-    ["token", "create"],
-    ["token", "list"],
-    ["token", "revoke"],
-    ["user", "create"],
-    ["user", "list"],
-    ["user", "deactivate"],
-    ["user", "reset-password"],
-    ["submit"],
-    ["sync"],
-    ["status"],
-    ["verify"],
-    ["log"],
-]
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_an_example_and_json(bare_depot, command: list[str]) -> None:
-    done = bare_depot(*command, "--help")
-    assert done.returncode == 0
-    assert f"Example: depot {' '.join(command)}" in done.stdout
-    assert "--json" in done.stdout
 
 
 def test_a_depot_that_is_not_there_is_3_without_a_traceback(bare_depot) -> None:

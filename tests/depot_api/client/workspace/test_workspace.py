@@ -1,7 +1,9 @@
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,7 +14,17 @@ from hypothesis import strategies as st
 from depot_api.client.files import FileStat
 from depot_api.client.models import Action, Item, Version
 from depot_api.client.problems import WorkspaceError
-from depot_api.client.workspace import RACY_NS, Pending, Seen, Target, Workspace, find_root, read_target, state_path
+from depot_api.client.workspace import (
+    RACY_NS,
+    SCHEMA_STEPS,
+    Pending,
+    Seen,
+    Target,
+    Workspace,
+    find_root,
+    read_target,
+    state_path,
+)
 
 TARGET = Target(uuid4(), "Skyfall", uuid4(), "main")
 ONE = Version(1, "1" * 64, 10)
@@ -68,6 +80,23 @@ def test_damaged_records_are_told_with_the_way_out(tmp_path: Path) -> None:
     state_path(tmp_path).write_bytes(b"not a database " * 100)
     with pytest.raises(WorkspaceError, match="Delete that file"):
         Workspace(tmp_path)
+
+
+def test_records_of_an_older_command_are_taken_over(tmp_path: Path) -> None:
+    state_path(tmp_path).parent.mkdir()
+    with closing(sqlite3.connect(state_path(tmp_path))) as old:
+        old.executescript(SCHEMA_STEPS[0])
+        old.execute("PRAGMA user_version = 1")
+    with Workspace(tmp_path) as workspace:
+        workspace.record(TARGET, {"a": ONE}, (), 1)
+        workspace.open_files({"b": Action.ADD, "a": Action.EDIT})
+    with Workspace(tmp_path) as workspace:
+        assert workspace.have() == {"a": ONE}
+        assert list(workspace.opened().items()) == [("a", Action.EDIT), ("b", Action.ADD)]
+        workspace.record(TARGET, {}, (), 2, submitted=["a"])
+        assert workspace.opened() == {"b": Action.ADD}
+        workspace.close_files(["b"])
+        assert workspace.opened() == {}
 
 
 def test_records_of_a_newer_command_are_refused(tmp_path: Path) -> None:
