@@ -10,6 +10,9 @@ from depot_api.cli import account, catalogue, changelists, differences, opened, 
 from depot_api.cli.output import JSON_FLAG, ExitCode, note, report
 from depot_api.client.problems import DepotError, Interrupted
 
+# Completion options take the name of a shell: a guess from the process tree depends on who asks.
+NAME_THE_SHELL = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -47,12 +50,8 @@ app.command()(shelves.unshelve)
 app.command()(shelves.shelves)
 
 
-NAME_THE_SHELL = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
-
-
 def main() -> None:
     """Run the command line, and exit with an ExitCode."""
-    # --show-completion takes the shell's name: what a guess from the process tree says depends on who asks.
     os.environ.setdefault(NAME_THE_SHELL, "1")
     as_json = JSON_FLAG in sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
