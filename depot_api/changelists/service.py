@@ -347,7 +347,10 @@ async def _refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
         changelist = await readable_changelist(tx, changelist_id)
         if changelist.status is ChangelistStatus.SUBMITTED:
             return  # perhaps the same request again, which has its answer
-        await open_changelist(tx, changelist_id)
+        try:
+            await open_changelist(tx, changelist_id)
+        except ChangelistClosed:
+            return  # while this one waited for it, perhaps by the same request; else the submit itself refuses
         hashes = await queries.content_hashes(tx, changelist_id)
     missing = await objects.missing_objects(actor, changelist.project_id, hashes)
     if missing:
