@@ -22,6 +22,9 @@ from depot_api.cli import (
 from depot_api.cli.output import JSON_FLAG, ExitCode, note, report
 from depot_api.client.problems import DepotError, Interrupted
 
+# Completion options take the name of a shell: a guess from the process tree depends on who asks.
+NAME_THE_SHELL = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -64,12 +67,8 @@ app.command()(locks.unlock)
 app.command()(locks.locks)
 
 
-NAME_THE_SHELL = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
-
-
 def main() -> None:
     """Run the command line, and exit with an ExitCode."""
-    # --show-completion takes the shell's name: what a guess from the process tree says depends on who asks.
     os.environ.setdefault(NAME_THE_SHELL, "1")
     as_json = JSON_FLAG in sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):

@@ -40,7 +40,8 @@ def paths_in_workspace(paths: Sequence[Path]) -> tuple[Path, list[str]]:
     The workspace itself is ''. Raises BadParameter when they are not all in one workspace.
     """
     places = [_unfollowed(path) for path in paths] or [Path.cwd()]
-    root = find_root(places[0]) or find_root(places[0].parent)
+    first = places[0]
+    root = find_root(first if first.is_dir() and not first.is_symlink() else first.parent)
     outside = next((place for place in places if root is None or not place.is_relative_to(root)), None)
     if root is None or outside is not None:
         raise typer.BadParameter(f"{outside} is not in {root or 'a workspace'}. Run `depot sync` to make one.")

@@ -118,7 +118,7 @@ class _Submit:
     def _opened_part(self, found: Scan, base: Mapping[str, Version]) -> tuple[dict[str, FileStat], dict[str, Version]]:
         """Opened files, and what the workspace has of them. Raises WorkspaceError when they are not as opened."""
         opened = self.workspace.opened()
-        if not opened:
+        if not opened and self.result.finished_earlier is None:
             raise WorkspaceError(
                 f"No file is opened in {self.workspace.root}. `depot open` opens what changed; "
                 "without --opened everything that changed is submitted."

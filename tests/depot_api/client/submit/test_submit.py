@@ -6,9 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from depot_api.client import PathRefused, ProblemError, WorkspaceError
+from depot_api.client import PathRefused, ProblemError, WorkspaceError, submit_tree
 from depot_api.client.http import Body
 from depot_api.client.models import Action, ChangelistStatus, Item
+from depot_api.client.opened import open_for_edit
 from depot_api.client.workspace import Pending, Target, Workspace
 
 
@@ -156,6 +157,16 @@ def test_a_submit_whose_answer_was_lost_is_not_done_twice(depot, tmp_path: Path)
     assert (result.number, result.finished_earlier) == (2, 2)
     assert depot.branch().head_no == 2
     assert depot.submit(tmp_path).number is None
+
+
+def test_a_submit_of_opened_files_whose_answer_was_lost_closes_them(depot, tmp_path: Path) -> None:
+    pending = pending_edit(depot, tmp_path)
+    open_for_edit(tmp_path, ["a"])
+    depot.client.submit_changelist(pending.changelist_id, pending.idempotency_key)
+    result = submit_tree(depot.client, tmp_path, depot.project, depot.branch(), "edit", only_opened=True)
+    assert (result.number, result.finished_earlier) == (2, 2)
+    with pytest.raises(WorkspaceError, match="No file is opened"):
+        submit_tree(depot.client, tmp_path, depot.project, depot.branch(), "edit", only_opened=True)
 
 
 def test_a_submit_that_was_killed_before_its_last_request_is_gone_on_with(depot, tmp_path: Path) -> None:
