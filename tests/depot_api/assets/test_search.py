@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-ASSETS = 200_000
+ASSETS = 100_000
 ASSETS_SQL = """
     WITH made AS (
         INSERT INTO assets (project_id, path_key, path, asset_type, tags, metadata, last_version, created_by)
@@ -173,7 +173,7 @@ def parameters(project, **wanted: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def large(api, running_api_factory):
-    """A project of 200,000 paths."""
+    """A project of 100,000 paths."""
     make_project, _ = running_api_factory
     project = make_project(api)
     sha256 = bytes.fromhex(project.put(b""))
@@ -193,7 +193,7 @@ def large(api, running_api_factory):
         ({}, "assets_project_id_path_key_key", 100),
         ({"prefix": "content/d7/"}, "assets_project_id_path_key_key", 100),
         ({"name": r"%\_77777.%"}, "assets_file_name", 1),
-        ({"tags": ["rare"]}, "assets_tags", 20),
+        ({"tags": ["rare"]}, "assets_tags", 10),
         ({"metadata": Jsonb({"serial": 4711})}, "assets_metadata", 1),
         ({"type": "mesh"}, "assets_type", 100),
         ({"type": "no-such-type"}, "assets_type", 0),
