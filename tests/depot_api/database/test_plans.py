@@ -23,7 +23,17 @@ def grown(project):
     return project
 
 
+def forget_statistics(api) -> None:
+    with psycopg.connect(api.owner_url) as owner:
+        owner.execute("SELECT pg_clear_relation_stats('public', 'branch_heads')")
+        owner.execute(
+            "SELECT pg_clear_attribute_stats('public', 'branch_heads', attname, false) FROM pg_attribute"
+            " WHERE attrelid = 'branch_heads'::regclass AND attnum > 0"
+        )
+
+
 def explain(api, project, query: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    forget_statistics(api)
     with psycopg.connect(api.service_url) as connection:
         connection.execute("SELECT set_app_user(%s)", (project.http.get("/auth/me").json()["id"],))
         row = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + query, parameters).fetchone()
