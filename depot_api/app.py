@@ -21,6 +21,7 @@ from depot_api.health.routes import router as health
 from depot_api.identity.routes import router as identity
 from depot_api.locks.routes import router as locks
 from depot_api.logs import configure as configure_logs
+from depot_api.merges.routes import router as merges
 from depot_api.middleware import RequestContext
 from depot_api.objects.routes import router as objects
 from depot_api.obliterations.routes import router as obliterations
@@ -47,6 +48,7 @@ ROUTERS = (
     objects,
     branches,
     locks,
+    merges,
     workspaces,
     shelves,
     changelists,

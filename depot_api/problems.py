@@ -133,6 +133,14 @@ class LockRequired(Problem):
     slug, status, title = "lock-required", 409, "Changed only by who holds its lock"
 
 
+class LeaseLost(Problem):
+    slug, status, title = "lease-lost", 409, "The job is not yours any more"
+
+
+class MergeClosed(Problem):
+    slug, status, title = "merge-closed", 409, "The merge is finished"
+
+
 class StillShown(Problem):
     slug, status, title = "still-shown", 409, "A branch still shows it"
 

@@ -17,27 +17,11 @@ _BRANCH = """
 
 _MANIFEST_PAGE = "SELECT * FROM branch_manifest(%(branch_id)s, %(at)s, %(after)s, %(limit)s)"
 
-# Only paths that were touched after the common point can differ: for each ancestor of either side, the rows that one
-# side sees and the other does not. OFFSET 0 keeps the order of paths out of that scan: in it, all paths would be read.
 _DIFF_PAGE = """
-    WITH seen AS (
-        SELECT l.ancestor_id, least(l.upto_no, %(left_at)s) AS left_no, 0 AS right_no
-        FROM branch_lineage l WHERE l.branch_id = %(left)s
-        UNION ALL
-        SELECT l.ancestor_id, 0, least(l.upto_no, %(right_at)s)
-        FROM branch_lineage l WHERE l.branch_id = %(right)s),
-    ranges AS (
-        SELECT ancestor_id, least(max(left_no), max(right_no)) AS after_no,
-               greatest(max(left_no), max(right_no)) AS upto_no
-        FROM seen GROUP BY ancestor_id),
-    touched AS (
-        SELECT DISTINCT b.path_key
-        FROM ranges r CROSS JOIN LATERAL (
-            SELECT path_key FROM branch_heads
-            WHERE branch_id = r.ancestor_id AND from_no > r.after_no AND from_no <= r.upto_no OFFSET 0
-        ) b
-        WHERE b.path_key > %(after)s
-        ORDER BY b.path_key LIMIT %(limit)s)
+    WITH touched AS (
+        SELECT path_key COLLATE "C" AS path_key FROM branch_touched(%(left)s, %(left_at)s, %(right)s, %(right_at)s)
+        WHERE path_key COLLATE "C" > %(after)s
+        ORDER BY 1 LIMIT %(limit)s)
     SELECT t.path_key, coalesce(l.path, r.path) AS path, l.version AS left_version,
            l.sha256 AS left_sha256, l.size_bytes AS left_size_bytes, r.version AS right_version,
            r.sha256 AS right_sha256, r.size_bytes AS right_size_bytes

@@ -51,7 +51,8 @@ async def lock_changelist(tx: Transaction, changelist_id: UUID) -> DictRow | Non
     """None where it is not the asker's to change. The lock also holds off new items, whose foreign key needs it."""
     return await fetch_one(
         tx,
-        f"SELECT {_COLUMNS} FROM changelists WHERE id = %s FOR UPDATE",
+        f"""SELECT {_COLUMNS}, EXISTS (SELECT FROM branch_merges m WHERE m.changelist_id = changelists.id) AS is_merge
+            FROM changelists WHERE id = %s FOR UPDATE""",
         (changelist_id,),
     )
 
@@ -150,6 +151,18 @@ async def remove_items(tx: Transaction, changelist_id: UUID, path_keys: Sequence
         (changelist_id, list(path_keys)),
     )
     return await _count_items(tx, changelist_id)
+
+
+async def keep_items(tx: Transaction, changelist_id: UUID, path_keys: Sequence[str]) -> None:
+    """Take out all other items."""
+    await tx.execute(
+        """DELETE FROM changelist_items i USING (
+               SELECT path_key FROM changelist_items WHERE changelist_id = %(id)s
+               EXCEPT SELECT unnest(%(kept)s::text[])) gone
+           WHERE i.changelist_id = %(id)s AND i.path_key = gone.path_key""",
+        {"id": changelist_id, "kept": list(path_keys)},
+    )
+    await _count_items(tx, changelist_id)
 
 
 async def _count_items(tx: Transaction, changelist_id: UUID) -> int:

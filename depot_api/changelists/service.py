@@ -1,6 +1,7 @@
 """Rules of changelists, and submit: one transaction, all or nothing (invariants 4, 5, 6 and 11)."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
 from uuid import UUID
 
 from psycopg import errors
@@ -11,6 +12,7 @@ from depot_api import events
 from depot_api.branches import service as branches
 from depot_api.changelists import queries
 from depot_api.changelists.models import (
+    MAX_ITEMS_PER_CALL,
     Changelist,
     ChangelistCreate,
     ChangelistItem,
@@ -164,7 +166,7 @@ async def abandon_changelist(actor: Actor, changelist_id: UUID, if_match: str | 
         await _tell(tx, actor, EventKind.CHANGELIST_ABANDONED, changelist)
 
 
-async def open_changelist(tx: Transaction, changelist_id: UUID) -> Changelist:
+async def open_changelist(tx: Transaction, changelist_id: UUID, *, even_of_merge: bool = False) -> Changelist:
     """Locked against other writers until the transaction ends. Raises when the asker cannot change it any more."""
     changelist = await readable_changelist(tx, changelist_id)
     await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
@@ -174,6 +176,10 @@ async def open_changelist(tx: Transaction, changelist_id: UUID) -> Changelist:
     changelist = Changelist.model_validate(row)
     if changelist.status in FINISHED:
         raise ChangelistClosed(f"The changelist is {changelist.status} and never changes again. Open a new one.")
+    if row["is_merge"] and not even_of_merge:
+        raise Conflict(
+            "The changelist is a merge's, which fills it and lands it. Resolve conflicts, or cancel the merge."
+        )
     return changelist
 
 
@@ -194,6 +200,34 @@ async def put_rows(tx: Transaction, changelist_id: UUID, rows: Sequence[ItemRow]
     count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
     await _refuse_misspelt_paths(tx, changelist_id)
     return ItemsCount(items_count=count)
+
+
+# For merges, which fill a changelist of their own and land it through their gate ------------------------------------
+
+
+async def open_for_merge(tx: Transaction, actor: Actor, project_id: UUID, branch_id: UUID, description: str) -> UUID:
+    row = await queries.insert_changelist(tx, project_id, branch_id, actor.user_id, description)
+    return UUID(str(row["id"]))
+
+
+async def stage_merge(tx: Transaction, changelist_id: UUID, rows: Sequence[ItemRow]) -> None:
+    """These items and no others. What was approved of stays so where an item is the same."""
+    changelist = await open_changelist(tx, changelist_id, even_of_merge=True)
+    await _refuse_forbidden_paths(tx, changelist.project_id, rows)
+    await queries.keep_items(tx, changelist_id, [row.path_key for row in rows])
+    for start in range(0, len(rows), MAX_ITEMS_PER_CALL):
+        await queries.put_items(tx, changelist.project_id, changelist_id, rows[start : start + MAX_ITEMS_PER_CALL])
+
+
+async def submit_merge(tx: Transaction, actor: Actor, changelist_id: UUID) -> Submitted:
+    """As any submit, but that what is exclusive was locked where it was made."""
+    return await _submit(tx, actor, changelist_id, None, of_merge=True)
+
+
+async def abandon_merge(tx: Transaction, changelist_id: UUID) -> None:
+    await open_changelist(tx, changelist_id, even_of_merge=True)
+    await queries.keep_items(tx, changelist_id, [])
+    await queries.set_status(tx, changelist_id, ChangelistStatus.ABANDONED)
 
 
 def item_rows(items: Sequence[Item]) -> list[ItemRow]:
@@ -322,7 +356,7 @@ async def list_items(actor: Actor, changelist_id: UUID, limit: int, cursor: str 
 
 async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None, if_match: str | None) -> Submitted:
     """Raises a problem that names what is in the way; then nothing has changed."""
-    await _refuse_missing_content(actor, changelist_id)
+    await refuse_missing_content(actor, changelist_id)
     try:
         async with actor.transaction() as tx:
             request = f"submit changelist {changelist_id}"
@@ -345,7 +379,7 @@ async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None,
     return submitted
 
 
-async def _refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
+async def refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
     """Looks at the disk, so it comes before the transaction that takes the branch's lock."""
     async with actor.transaction() as tx:
         changelist = await readable_changelist(tx, changelist_id)
@@ -366,8 +400,10 @@ def _archived_meanwhile(project: Project) -> ProjectArchived:
     return ProjectArchived(f"Project {project.name} was archived while you submitted. Nothing was submitted.")
 
 
-async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: str | None) -> Submitted:
-    changelist = await open_changelist(tx, changelist_id)
+async def _submit(
+    tx: Transaction, actor: Actor, changelist_id: UUID, if_match: str | None, *, of_merge: bool = False
+) -> Submitted:
+    changelist = await open_changelist(tx, changelist_id, even_of_merge=of_merge)
     refuse_stale_match(if_match, str(changelist.revision))
     if changelist.branch_id is None:
         raise NoTargetBranch("The changelist names no branch to submit to. Create it with a branch_id.")
@@ -388,7 +424,7 @@ async def _submit(tx: Transaction, actor: Actor, changelist_id: UUID, if_match: 
     number = await queries.next_number(tx, project.id)
     if number is None:
         raise _archived_meanwhile(project)
-    await locks.refuse_submit(tx, project.id, changelist_id)
+    await locks.refuse_submit(tx, project.id, changelist_id, of_merge=of_merge)
     submitted_at = await queries.land(tx, changelist_id, project.id, changelist.branch_id, actor.user_id, number)
     await locks.release_submitted(tx, project.id, changelist_id)
     submitted = Submitted(
@@ -420,22 +456,34 @@ async def _refuse_files_in_the_way(tx: Transaction, changelist_id: UUID, branch_
     changes = await queries.changed_paths(tx, changelist_id)
     gone = {row["path_key"] for row in changes if not row["appears"]}
     new = {row["path_key"]: row["path"] for row in changes if row["appears"]}
+    in_the_way = await files_in_the_way(tx, branch_id, new, gone)
     directories = {parent: path for key, path in new.items() for parent in _parents(key)}
     within = [{"path": directories[key], "existing": new[key]} for key in directories.keys() & new.keys()]
-    files = [
-        {"path": directories[row["path_key"]], "existing": row["path"]}
-        for row in await queries.files_at(tx, branch_id, list(directories))
-        if row["path_key"] not in gone
-    ]
-    below = [
-        {"path": new[row["directory"]], "existing": row["path"]}
-        for row in await queries.files_below(tx, branch_id, list(new))
-        if row["path_key"] not in gone
+    with_others = [
+        {"path": new[key], "existing": path} for key, existing in in_the_way.items() for path in existing.values()
     ]
     _refuse_collisions(
-        (within + files + below)[:MAX_NAMED],
+        (within + with_others)[:MAX_NAMED],
         "and {existing!r} cannot both be: one is a file where the other needs a directory. Rename one.",
     )
+
+
+async def files_in_the_way(
+    tx: Transaction, branch_id: UUID, new: Iterable[str], gone: Container[str]
+) -> dict[str, dict[str, str]]:
+    """For each new path key: the living files, key and path, that are where it needs a directory, or below it."""
+    below: dict[str, list[str]] = defaultdict(list)
+    for key in new:
+        for parent in _parents(key):
+            below[parent].append(key)
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in await queries.files_at(tx, branch_id, list(below)):
+        for key in below[row["path_key"]] if row["path_key"] not in gone else ():
+            found[key][row["path_key"]] = row["path"]
+    for row in await queries.files_below(tx, branch_id, list(new)):
+        if row["path_key"] not in gone:
+            found[row["directory"]][row["path_key"]] = row["path"]
+    return found
 
 
 def _parents(path_key: str) -> list[str]:

@@ -48,6 +48,14 @@ class EventKind(StrEnum):
     LOCK_RELEASED = "lock.released"
     LOCK_BROKEN = "lock.broken"
     TYPEMAP_SET = "typemap.set"
+    MERGE_CREATED = "merge.created"
+    MERGE_CONFLICTED = "merge.conflicted"
+    MERGE_CONFLICTS_STAGED = "merge.conflicts_staged"
+    MERGE_CONFLICTS_RESOLVED = "merge.conflicts_resolved"
+    MERGE_MERGED = "merge.merged"
+    MERGE_CANCELLED = "merge.cancelled"
+    MERGE_JOB_QUEUED = "merge_job.queued"
+    MERGE_JOB_FAILED = "merge_job.failed"
 
 
 async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:

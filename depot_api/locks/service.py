@@ -221,8 +221,8 @@ async def _tell(tx: Transaction, actor: Actor, kind: EventKind, locks: Sequence[
 # What a submit has to respect ---------------------------------------------------------------------------------------
 
 
-async def refuse_submit(tx: Transaction, project_id: UUID, changelist_id: UUID) -> None:
-    """Raises Locked, LockLost or LockRequired.
+async def refuse_submit(tx: Transaction, project_id: UUID, changelist_id: UUID, *, of_merge: bool = False) -> None:
+    """Raises Locked, LockLost or LockRequired. What a merge brings was locked where it was made.
 
     The submit must have taken the project's number before: while it has, no lock is granted or broken.
     """
@@ -236,7 +236,8 @@ async def refuse_submit(tx: Transaction, project_id: UUID, changelist_id: UUID) 
             errors=[ProblemError(detail=f"{one.path!r} is not locked any more") for one in lost],
             lost=[one.model_dump(mode="json") for one in lost],
         )
-    await _refuse_unlocked(tx, project_id, changelist_id)
+    if not of_merge:
+        await _refuse_unlocked(tx, project_id, changelist_id)
 
 
 async def release_submitted(tx: Transaction, project_id: UUID, changelist_id: UUID) -> None:
@@ -283,6 +284,14 @@ async def set_typemap(actor: Actor, project_id: UUID, wanted: Typemap) -> Typema
         await queries.replace_typemap_rules(tx, project_id, rows)
         await events.record(tx, project_id, EventKind.TYPEMAP_SET, actor.user_id, wanted.model_dump(mode="json"))
     return wanted
+
+
+async def mergeable_paths(tx: Transaction, project_id: UUID, paths: Sequence[str]) -> set[str]:
+    """Those whose content can be merged, as the typemap says."""
+    rules = await _rules(tx, project_id)
+    if not any(rule.mergeable for rule in rules):
+        return set()
+    return {path for path in paths if _matching(rules, path).mergeable}
 
 
 async def _rules(tx: Transaction, project_id: UUID) -> list[TypemapRule]:

@@ -36,13 +36,13 @@ WRITES = (Forbidden, ProjectArchived, LengthRequired, HashMismatch, StorageFull,
 PathSha256 = Annotated[Sha256Hex, Path(description="SHA-256 of the content in lower-case hex.")]
 
 
-def _announced_bytes(request: Request) -> int | None:
+def announced_bytes(request: Request) -> int | None:
     """What Content-Length says; the server has checked that it is a number, and ends the body there."""
     announced = request.headers.get("content-length")
     return int(announced) if announced is not None else None
 
 
-def _body_of(media_type: str) -> dict[str, Any]:
+def body_of(media_type: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {media_type: BINARY}}}
 
 
@@ -56,13 +56,13 @@ async def missing_objects(project_id: UUID, body: MissingQuery, actor: CurrentUs
     status_code=status.HTTP_201_CREATED,
     summary="Send many small objects in one request",
     responses=documented(*WRITES, UnsupportedMediaType),
-    openapi_extra=_body_of(pack.MEDIA_TYPE),
+    openapi_extra=body_of(pack.MEDIA_TYPE),
 )
 async def put_pack(project_id: UUID, request: Request, actor: CurrentUser) -> StoredPack:
     """Entries of 32 bytes SHA-256, 8 bytes big-endian length and the content. All are stored, or none."""
     if request.headers.get("content-type", "") != pack.MEDIA_TYPE:
         raise UnsupportedMediaType(f"Send a pack with Content-Type {pack.MEDIA_TYPE}.")
-    return await service.put_pack(actor, project_id, request.stream(), _announced_bytes(request))
+    return await service.put_pack(actor, project_id, request.stream(), announced_bytes(request))
 
 
 @router.post(
@@ -81,10 +81,10 @@ async def fetch_objects(project_id: UUID, body: FetchQuery, actor: CurrentUser) 
     status_code=status.HTTP_201_CREATED,
     summary="Send one object",
     responses=documented(*WRITES),
-    openapi_extra=_body_of("application/octet-stream"),
+    openapi_extra=body_of("application/octet-stream"),
 )
 async def put_object(project_id: UUID, sha256: PathSha256, request: Request, actor: CurrentUser) -> StoredObject:
-    return await service.put_object(actor, project_id, sha256, request.stream(), _announced_bytes(request))
+    return await service.put_object(actor, project_id, sha256, request.stream(), announced_bytes(request))
 
 
 @router.get(

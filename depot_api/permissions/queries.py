@@ -73,3 +73,18 @@ async def my_access(tx: Transaction, project_id: UUID, path_key: str) -> str:
     )
     assert row is not None
     return str(row["access"])
+
+
+async def may_hide(tx: Transaction, project_id: UUID) -> bool:
+    """Whether a rule about the asker may keep some path from them."""
+    row = await fetch_one(
+        tx,
+        """SELECT %(project)s = ANY ((SELECT restricted_projects())::uuid[]) AND EXISTS (
+               SELECT FROM path_permissions p JOIN project_members m
+                 ON m.project_id = p.project_id AND m.user_id = app_user_id()
+               WHERE p.project_id = %(project)s AND p.access = 'none'
+                 AND (p.user_id IS NULL OR p.user_id = m.user_id) AND (p.role IS NULL OR p.role = m.role)) AS hides""",
+        {"project": project_id},
+    )
+    assert row is not None
+    return bool(row["hides"])

@@ -73,3 +73,12 @@ async def refuse_forbidden(tx: Transaction, project_id: UUID, paths: Sequence[tu
             for row in rows
         ]
         raise PathForbidden(f"{named[0].detail}. A manager of the project sets the permissions.", errors=named)
+
+
+async def refuse_hidden_paths(tx: Transaction, project_id: UUID) -> None:
+    """For what has to see a whole branch. Raises PathForbidden."""
+    if await queries.may_hide(tx, project_id):
+        raise PathForbidden(
+            "A rule of the project may hide paths from you, and this needs to see them all. "
+            "Ask a manager, or somebody whom no rule with access none is about."
+        )

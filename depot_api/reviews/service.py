@@ -23,7 +23,7 @@ from depot_api.wire import NIL, Page, decode_uuid_cursor, encode_cursor
 async def request_review(actor: Actor, changelist_id: UUID, usernames: list[str], if_match: str | None) -> Changelist:
     """The author asks; from then on the changelist is pending_review, and its items may still be put right."""
     async with actor.transaction() as tx:
-        changelist = await changelists.open_changelist(tx, changelist_id)
+        changelist = await changelists.open_changelist(tx, changelist_id, even_of_merge=True)
         refuse_stale_match(if_match, str(changelist.revision))
         if changelist.items_count == 0:
             raise Conflict("There is nothing to review: the changelist has no items.")

@@ -6,12 +6,13 @@ from uuid import UUID
 from depot_api import events
 from depot_api.branches import service as branches
 from depot_api.changelists import service as changelists
-from depot_api.changelists.models import Item, ItemRow
+from depot_api.changelists.models import Item, ItemAction, ItemRow
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
 from depot_api.idempotency import once
 from depot_api.identity.actor import Actor
 from depot_api.objects import service as objects
+from depot_api.paths import path_key
 from depot_api.problems import (
     Conflict,
     EmptyChangelist,
@@ -83,6 +84,30 @@ async def shelve_changelist(
     async with actor.transaction() as tx:
         request = f"shelve changelist {changelist_id} {wanted.model_dump_json()}"
         return await once(tx, actor.user_id, idempotency_key, request, Shelf, create)
+
+
+async def shelve_conflicts(
+    tx: Transaction, actor: Actor, changelist_id: UUID, files: Sequence[tuple[str, str, bytes]]
+) -> UUID:
+    """Files (path, side, sha256) of a merge's conflicts, beside each other: `Hero@source.png`, `Hero@target.png`."""
+    changelist = await changelists.readable_changelist(tx, changelist_id)
+    assert changelist.branch_id is not None
+    shelf_id = await queries.insert_shelf(
+        tx,
+        changelist.project_id,
+        changelist.branch_id,
+        actor.user_id,
+        changelist_id,
+        f"Conflicts: {changelist.description}",
+    )
+    rows = {}
+    for path, side, sha256 in files:
+        stem, dot, suffix = path.rpartition(".")
+        named = f"{stem}@{side}{dot}{suffix}" if dot and "/" not in suffix else f"{path}@{side}"
+        rows[path_key(named)] = ItemRow(path_key(named), named, ItemAction.ADD, None, sha256, None, None)
+    await queries.insert_items(tx, changelist.project_id, shelf_id, list(rows.values()))
+    await _filled(tx, actor, shelf_id, EventKind.SHELF_CREATED)
+    return shelf_id
 
 
 async def _refuse_missing_content(actor: Actor, project_id: UUID, rows: Sequence[ItemRow]) -> None:

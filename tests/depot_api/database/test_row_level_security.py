@@ -135,32 +135,6 @@ def test_an_archived_project_refuses_writes_in_the_database(api, project):
     assert (response.status_code, response.json()["type"].rsplit(":")[-1]) == (409, "project-archived")
 
 
-def test_a_merge_lands_only_through_its_gate(api, project):
-    admin = project.http.get("/auth/me").json()["id"]
-    target = project.http.post("/branches", json={"project_id": project.id, "name": "target"}).json()["id"]
-    with psycopg.connect(api.service_url) as connection:
-        as_user(connection, admin)
-        merge = connection.execute(
-            """INSERT INTO branch_merges (project_id, source_branch_id, target_branch_id, source_at, created_by)
-               VALUES (%s, %s, %s, 0, %s) RETURNING id""",
-            (project.id, project.main, target, admin),
-        ).fetchone()[0]
-        land = "UPDATE branch_merges SET status = 'merged', completed_at = now() WHERE id = %s"
-        with pytest.raises(errors.RestrictViolation), connection.transaction():
-            connection.execute(land, (merge,))
-        gate = connection.execute(
-            """INSERT INTO merge_jobs (project_id, merge_id, job_type, status) VALUES (%s, %s, 'submit_gate', 'running')
-               RETURNING id""",
-            (project.id, merge),
-        ).fetchone()[0]
-        with pytest.raises(errors.RestrictViolation), connection.transaction():
-            connection.execute(land, (merge,))
-        connection.execute(
-            "UPDATE merge_jobs SET status = 'completed', submit_gate_passed = true WHERE id = %s", (gate,)
-        )
-        assert connection.execute(land, (merge,)).rowcount == 1
-
-
 def test_the_dump_role_reads_everything_and_writes_nothing(api, project):
     project.add("Content/a.uasset", b"a")
     dump_url = api.owner_url.replace("depot_owner", "depot_dump")

@@ -1,0 +1,309 @@
+"""The plan of a merge: what it would change on the target, and what it has to ask. Reads only."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
+
+from depot_api.changelists import service as changelists
+from depot_api.changelists.models import ItemAction, ItemRow
+from depot_api.database.pool import Transaction
+from depot_api.merges import queries
+from depot_api.merges.bases import Landed, MergeHistory, Point, joined
+from depot_api.merges.decide import (
+    MOVES,
+    ConflictKind,
+    Decision,
+    Side,
+    Version,
+    conflict_kind,
+    content,
+    decide,
+    disputed,
+)
+from depot_api.paths import path_key
+
+Heads = Mapping[str, Version]
+
+
+class Change(NamedTuple):
+    """Something only the source did. `moved_from` is the version on the target that leaves its path."""
+
+    source: Side
+    target: Side
+    moved_from: Side = None
+
+
+class Clash(NamedTuple):
+    """What a person has to choose. Source and target are where the file is now, which a move has changed."""
+
+    kind: ConflictKind
+    base: Side
+    source: Side
+    target: Side
+    # In the way of a path that the source adds: files of the target that cannot be beside it.
+    in_the_way: tuple[Version, ...] = ()
+    moved_from: Side = None
+
+    @property
+    def named(self) -> Version:
+        """The version whose path names the conflict: where the file is, or was before it was moved."""
+        version = self.base if self.kind in MOVES else self.source or self.target
+        assert version is not None
+        return version
+
+
+@dataclass(slots=True)
+class Plan:
+    """Both by path key."""
+
+    bases: list[Point]
+    changes: dict[str, Change] = field(default_factory=dict)
+    conflicts: dict[str, Clash] = field(default_factory=dict)
+    same_count: int = 0
+
+
+async def make_plan(tx: Transaction, project_id: UUID, source: Point, target: Point) -> Plan:
+    history = await _history(tx, project_id)
+    bases = history.common_points(history.known(source), history.known(target))
+    keys: set[str] = set()
+    for base in bases:
+        keys |= await queries.touched(tx, source, base)
+    reader = _Reader(tx, history)
+    base_heads = await reader.base_heads(bases, keys)
+    source_heads = await queries.heads(tx, source, keys)
+    target_heads = await queries.heads(tx, target, keys)
+    plan = Plan(bases)
+    for key in sorted(keys):
+        _settle(plan, key, base_heads.get(key), source_heads.get(key), target_heads.get(key))
+    await _follow_moves(tx, plan, source, target, base_heads, source_heads, target_heads)
+    await _drop_known(tx, project_id, plan)
+    await _find_collisions(tx, plan, target)
+    return plan
+
+
+async def _history(tx: Transaction, project_id: UUID) -> MergeHistory:
+    parents = {
+        row["id"]: Point(row["parent_id"], row["parent_at"]) if row["parent_id"] else None
+        for row in await queries.forks(tx, project_id)
+    }
+    landed = [
+        Landed(Point(row["source_branch_id"], row["source_at"]), Point(row["target_branch_id"], row["landed_no"]))
+        for row in await queries.landed(tx, project_id)
+    ]
+    return MergeHistory(parents, landed)
+
+
+class _Reader:
+    """Heads at the base of a merge, which after a criss-cross is itself the merge of several points."""
+
+    def __init__(self, tx: Transaction, history: MergeHistory) -> None:
+        self._tx = tx
+        self._history = history
+
+    async def base_heads(self, bases: Sequence[Point], keys: Iterable[str]) -> dict[str, Version]:
+        first, *others = bases
+        heads, known = await queries.heads(self._tx, first, keys), self._history.known(first)
+        for point in others:
+            their_known = self._history.known(point)
+            theirs = await queries.heads(self._tx, point, keys)
+            differing = [key for key in keys if content(heads.get(key)) != content(theirs.get(key))]
+            if differing:
+                older = self._history.common_points(known, their_known)
+                oldest = await self.base_heads(older, differing)
+                for key in differing:
+                    _set(heads, key, _joined(oldest.get(key), heads.get(key), theirs.get(key)))
+            known = joined(known, their_known)
+        return heads
+
+
+def _joined(base: Side, ours: Side, theirs: Side) -> Side:
+    match decide(base, theirs, ours):
+        case Decision.TAKE:
+            return theirs
+        case Decision.CONFLICT:
+            version = ours or theirs
+            assert version is not None
+            return disputed(version)
+        case _:
+            return ours
+
+
+def _set(heads: dict[str, Version], key: str, side: Side) -> None:
+    if side is None:
+        heads.pop(key, None)
+    else:
+        heads[key] = side
+
+
+def _settle(plan: Plan, key: str, base: Side, source: Side, target: Side) -> None:
+    decision = decide(base, source, target)
+    if decision is Decision.TAKE:
+        plan.changes[key] = Change(source, target)
+    elif decision is Decision.CONFLICT:
+        plan.conflicts[key] = Clash(conflict_kind(base, source, target), base, source, target)
+    elif decision is Decision.SAME:
+        plan.same_count += 1
+
+
+async def _follow_moves(
+    tx: Transaction, plan: Plan, source: Point, target: Point, base: Heads, source_heads: Heads, target_heads: Heads
+) -> None:
+    """A path that is gone may live on elsewhere: then what was done to both places is one question."""
+    gone_at_source = [key for key in base if key not in source_heads]
+    went = await queries.moved_to(tx, source, gone_at_source)
+    asked = [key for key, clash in plan.conflicts.items() if clash.kind is ConflictKind.EDIT_DELETE]
+    asked += [key for key in went if key not in target_heads]
+    target_went = await queries.moved_to(tx, target, asked)
+    for key, (new_key, moved) in went.items():
+        if new_key not in base:
+            _settle_move(plan, key, new_key, base[key], moved, target_heads, target_went)
+    for key, clash in list(plan.conflicts.items()):
+        if clash.kind is ConflictKind.EDIT_DELETE and key in target_went:
+            plan.conflicts[key] = clash._replace(kind=ConflictKind.EDIT_MOVE, target=target_went[key][1])
+
+
+def _settle_move(
+    plan: Plan,
+    key: str,
+    new_key: str,
+    base: Version,
+    source: Version,
+    target_heads: Heads,
+    target_went: Mapping[str, tuple[str, Version]],
+) -> None:
+    """The source moved `key` to `new_key`. Raises nothing where the new place is taken: that is asked by itself."""
+    target = target_heads.get(key)
+    target_key, target_moved = target_went.get(key, (None, None))
+    if target_key == new_key:
+        plan.conflicts.pop(new_key, None)
+        plan.changes.pop(new_key, None)
+        _settle(plan, new_key, base, source, target_moved)
+    elif new_key not in plan.changes:
+        return
+    elif target is None:
+        del plan.changes[new_key]
+        kind = ConflictKind.BOTH_MOVED if target_moved else ConflictKind.MOVE_DELETE
+        plan.conflicts[key] = Clash(kind, base, source, target_moved)
+    elif key in plan.conflicts:
+        del plan.changes[new_key]
+        plan.conflicts[key] = Clash(ConflictKind.MOVE_EDIT, base, source, target)
+    else:
+        del plan.changes[key]
+        plan.changes[new_key] = Change(source, None, moved_from=target)
+
+
+async def _drop_known(tx: Transaction, project_id: UUID, plan: Plan) -> None:
+    """Single versions that people have integrated themselves: then there is a newer base than that of the branches."""
+    edited = (ConflictKind.BOTH_EDITED, ConflictKind.BOTH_ADDED)
+    asked = [key for key, clash in plan.conflicts.items() if clash.kind in edited]
+    for key, versions in (await queries.integrated_ancestry(tx, project_id, asked)).items():
+        clash = plan.conflicts[key]
+        assert clash.source and clash.target
+        ours, theirs = (_ancestry(side.number, versions) for side in (clash.target, clash.source))
+        common = ours & theirs
+        newest = [one for one in common if not any(one in _ancestry(two, versions) for two in common - {one})]
+        if len(newest) != 1:
+            continue
+        base = clash.source._replace(number=newest[0], sha256=versions[newest[0]].sha256)
+        if decide(base, clash.source, clash.target) is not Decision.CONFLICT:
+            del plan.conflicts[key]
+            _settle(plan, key, base, clash.source, clash.target)
+
+
+def _ancestry(number: int, versions: Mapping[int, queries.Lineage]) -> set[int]:
+    """The version itself, and all that it was made from."""
+    found: set[int] = set()
+    waiting = [number]
+    while waiting:
+        one = waiting.pop()
+        if one in versions and one not in found:
+            found.add(one)
+            waiting += [parent for parent in versions[one].parents if parent is not None]
+    return found
+
+
+async def _find_collisions(tx: Transaction, plan: Plan, target: Point) -> None:
+    """A path cannot be a file on one side and a directory on the other."""
+    new = {key: change for key, change in plan.changes.items() if change.source and not change.target}
+    gone = {key for key, change in plan.changes.items() if change.source is None}
+    gone |= {path_key(change.moved_from.path) for change in new.values() if change.moved_from}
+    for key, in_the_way in (await changelists.files_in_the_way(tx, target.branch_id, new, gone)).items():
+        versions = await queries.heads(tx, target, in_the_way)
+        change = plan.changes.pop(key)
+        plan.conflicts[key] = Clash(
+            ConflictKind.PATH_COLLISION,
+            None,
+            change.source,
+            next(iter(versions.values())),
+            tuple(versions.values()),
+            change.moved_from,
+        )
+
+
+# What lands ----------------------------------------------------------------------------------------------------------
+
+
+class Choice(NamedTuple):
+    """What was chosen for a conflict. A hash where the content is neither side's."""
+
+    takes_source: bool
+    sha256: bytes | None = None
+
+
+def items(plan: Plan, source_branch_id: UUID, choices: Mapping[str, Choice]) -> list[ItemRow]:
+    """Of the changes, and of the conflicts that have been decided."""
+    rows = [_item(change, source_branch_id) for change in plan.changes.values()]
+    for key, clash in plan.conflicts.items():
+        if (choice := choices.get(key)) and choice.takes_source:
+            rows += _resolved(clash, choice.sha256, source_branch_id)
+    return list({row.path_key: row for row in rows}.values())
+
+
+def _resolved(clash: Clash, sha256: bytes | None, source_branch_id: UUID) -> list[ItemRow]:
+    """The source's view of the file, or content of its own where the side that moved it has it now."""
+    kind, source, target = clash.kind, clash.source, clash.target
+    if kind is ConflictKind.PATH_COLLISION:
+        taken = _item(Change(source, None, clash.moved_from), source_branch_id, sha256)
+        return [*(_deletion(version) for version in clash.in_the_way), taken]
+    if kind in (ConflictKind.MOVE_EDIT, ConflictKind.BOTH_MOVED) and (sha256 is None or kind is ConflictKind.MOVE_EDIT):
+        return [_item(Change(source, None, moved_from=target), source_branch_id, sha256)]
+    if kind in (ConflictKind.EDIT_MOVE, ConflictKind.BOTH_MOVED):
+        assert target is not None
+        if sha256 is not None:
+            return [_edit(target, sha256)]
+        return [_deletion(target), _item(Change(source, None), source_branch_id)]
+    if source is None and sha256 is not None:
+        assert target is not None
+        return [_edit(target, sha256)]
+    return [_item(Change(source, target), source_branch_id, sha256)]
+
+
+def _item(change: Change, source_branch_id: UUID, sha256: bytes | None = None) -> ItemRow:
+    source, target, moved_from = change
+    if source is None:
+        assert target is not None
+        return _deletion(target)
+    key, chosen = path_key(source.path), sha256 or source.sha256
+    if moved_from:
+        origin = path_key(moved_from.path)
+        return ItemRow(key, source.path, ItemAction.MOVE, moved_from.number, chosen, moved_from.path, origin)
+    return ItemRow(
+        key,
+        source.path,
+        ItemAction.INTEGRATE,
+        target.number if target else None,
+        chosen,
+        None,
+        None,
+        source_branch_id,
+        source.number,
+    )
+
+
+def _deletion(target: Version) -> ItemRow:
+    return ItemRow(path_key(target.path), target.path, ItemAction.DELETE, target.number, None, None, None)
+
+
+def _edit(target: Version, sha256: bytes) -> ItemRow:
+    return ItemRow(path_key(target.path), target.path, ItemAction.EDIT, target.number, sha256, None, None)
