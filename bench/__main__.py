@@ -5,9 +5,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from rich.console import Console
 from bench.catalogue import PATHS, bench_catalogue
 from bench.reads import bench_reads
 from bench.results import Results, timed
-from bench.stack import Stack, fresh_stack
+from bench.stack import Stack, fresh_stack, peak_resident_bytes
 from bench.tree import change_some, make_tree
 
 SEED = 1
@@ -58,24 +55,6 @@ def bench_second_submit(results: Results, stack: Stack, tree: Path) -> None:
     seconds = timed(lambda: answer.update(stack.depot("submit", str(tree), *WHERE, "-m", "some")))
     told = {key: value for key, value in answer.items() if isinstance(value, int)}
     results.add(f"depot submit, {changed} files changed", f"{seconds:.2f} s", f"{changed} hashed and sent: {told}")
-
-
-@contextmanager
-def peak_resident_bytes(stack: Stack) -> Iterator[list[int]]:
-    """Sampled twenty times a second while the block runs."""
-    samples, stop = [stack.resident_bytes()], threading.Event()
-
-    def sample() -> None:
-        while not stop.wait(0.05):
-            samples.append(stack.resident_bytes())
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    try:
-        yield samples
-    finally:
-        stop.set()
-        sampler.join()
 
 
 def bench_memory(results: Results, work: Path, stack: Stack, size_bytes: int) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from functools import partial
 
+from bench.merges import bench_merges
 from bench.reads import Api
 from bench.results import Results, timed
 from bench.seed import Seeded, seed
@@ -60,6 +61,7 @@ def bench_catalogue(results: Results, stack: Stack, paths: int) -> None:
     searches = [timed(partial(api.call, "GET", f"/projects/{project}/search?{q}")) for q in SEARCHES * 20]
     results.add("search, five kinds", percentiles(searches), "p95 < 50 ms")
     bench_load(results, stack, seeded, content)
+    bench_merges(results, stack, seeded, content, paths // 10)
 
 
 def submit(api: Api, seeded: Seeded, content: str, paths: list[str], branch: str | None = None) -> float:

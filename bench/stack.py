@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,3 +60,21 @@ def fresh_stack(data_dir: Path, workers: int) -> Iterator[Stack]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
+
+
+@contextmanager
+def peak_resident_bytes(stack: Stack) -> Iterator[list[int]]:
+    """Sampled twenty times a second while the block runs."""
+    samples, stop = [stack.resident_bytes()], threading.Event()
+
+    def sample() -> None:
+        while not stop.wait(0.05):
+            samples.append(stack.resident_bytes())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        yield samples
+    finally:
+        stop.set()
+        sampler.join()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 class Version(NamedTuple):
     """A version that lives at a path. Absence is None."""
 
+    key: str
     path: str
     number: int
     sha256: bytes

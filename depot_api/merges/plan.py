@@ -21,7 +21,6 @@ from depot_api.merges.decide import (
     decide,
     disputed,
 )
-from depot_api.paths import path_key
 
 Heads = Mapping[str, Version]
 
@@ -155,27 +154,18 @@ async def _follow_moves(
     asked = [key for key, clash in plan.conflicts.items() if clash.kind is ConflictKind.EDIT_DELETE]
     asked += [key for key in went if key not in target_heads]
     target_went = await queries.moved_to(tx, target, asked)
-    for key, (new_key, moved) in went.items():
-        if new_key not in base:
-            _settle_move(plan, key, new_key, base[key], moved, target_heads, target_went)
+    for key, moved in went.items():
+        if moved.key not in base:
+            _settle_move(plan, base[key], moved, target_heads.get(key), target_went.get(key))
     for key, clash in list(plan.conflicts.items()):
         if clash.kind is ConflictKind.EDIT_DELETE and key in target_went:
-            plan.conflicts[key] = clash._replace(kind=ConflictKind.EDIT_MOVE, target=target_went[key][1])
+            plan.conflicts[key] = clash._replace(kind=ConflictKind.EDIT_MOVE, target=target_went[key])
 
 
-def _settle_move(
-    plan: Plan,
-    key: str,
-    new_key: str,
-    base: Version,
-    source: Version,
-    target_heads: Heads,
-    target_went: Mapping[str, tuple[str, Version]],
-) -> None:
-    """The source moved `key` to `new_key`. Raises nothing where the new place is taken: that is asked by itself."""
-    target = target_heads.get(key)
-    target_key, target_moved = target_went.get(key, (None, None))
-    if target_key == new_key:
+def _settle_move(plan: Plan, base: Version, source: Version, target: Side, target_moved: Side) -> None:
+    """The source moved it; the target has it at `target`, or has moved it too. A taken place is its own question."""
+    key, new_key = base.key, source.key
+    if target_moved and target_moved.key == new_key:
         plan.conflicts.pop(new_key, None)
         plan.changes.pop(new_key, None)
         _settle(plan, new_key, base, source, target_moved)
@@ -227,7 +217,7 @@ async def _find_collisions(tx: Transaction, plan: Plan, target: Point) -> None:
     """A path cannot be a file on one side and a directory on the other."""
     new = {key: change for key, change in plan.changes.items() if change.source and not change.target}
     gone = {key for key, change in plan.changes.items() if change.source is None}
-    gone |= {path_key(change.moved_from.path) for change in new.values() if change.moved_from}
+    gone |= {change.moved_from.key for change in new.values() if change.moved_from}
     for key, in_the_way in (await changelists.files_in_the_way(tx, target.branch_id, new, gone)).items():
         versions = await queries.heads(tx, target, in_the_way)
         change = plan.changes.pop(key)
@@ -284,12 +274,12 @@ def _item(change: Change, source_branch_id: UUID, sha256: bytes | None = None) -
     if source is None:
         assert target is not None
         return _deletion(target)
-    key, chosen = path_key(source.path), sha256 or source.sha256
+    chosen = sha256 or source.sha256
     if moved_from:
-        origin = path_key(moved_from.path)
-        return ItemRow(key, source.path, ItemAction.MOVE, moved_from.number, chosen, moved_from.path, origin)
+        origin = (moved_from.path, moved_from.key)
+        return ItemRow(source.key, source.path, ItemAction.MOVE, moved_from.number, chosen, *origin)
     return ItemRow(
-        key,
+        source.key,
         source.path,
         ItemAction.INTEGRATE,
         target.number if target else None,
@@ -302,8 +292,8 @@ def _item(change: Change, source_branch_id: UUID, sha256: bytes | None = None) -
 
 
 def _deletion(target: Version) -> ItemRow:
-    return ItemRow(path_key(target.path), target.path, ItemAction.DELETE, target.number, None, None, None)
+    return ItemRow(target.key, target.path, ItemAction.DELETE, target.number, None, None, None)
 
 
 def _edit(target: Version, sha256: bytes) -> ItemRow:
-    return ItemRow(path_key(target.path), target.path, ItemAction.EDIT, target.number, sha256, None, None)
+    return ItemRow(target.key, target.path, ItemAction.EDIT, target.number, sha256, None, None)

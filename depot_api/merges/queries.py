@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, class_row
 from psycopg.types.json import Jsonb
 
 from depot_api.database.pool import Transaction, fetch_all, fetch_one
@@ -40,17 +40,18 @@ async def touched(tx: Transaction, left: Point, right: Point) -> set[str]:
 async def heads(tx: Transaction, point: Point, keys: Iterable[str]) -> dict[str, Version]:
     """What lives at the paths, by key. An absent one is left out."""
     found: dict[str, Version] = {}
-    for batch in _batches(keys):
-        rows = await fetch_all(
-            tx,
-            """SELECT h.path_key, h.path, h.version, h.sha256, h.size_bytes FROM unnest(%s::text[]) AS asked (key)
-               CROSS JOIN LATERAL branch_head(%s, asked.key, %s) h WHERE h.version IS NOT NULL""",
-            (batch, *point),
-        )
-        found |= {
-            row["path_key"]: Version(row["path"], row["version"], row["sha256"], row["size_bytes"]) for row in rows
-        }
+    async with tx.cursor(row_factory=class_row(Version)) as cursor:
+        for batch in _batches(keys):
+            await cursor.execute(_HEADS, (batch, *point))
+            found |= {version.key: version for version in await cursor.fetchall()}
     return found
+
+
+_HEADS = """
+    SELECT h.path_key AS key, h.path, h.version AS number, h.sha256, h.size_bytes
+    FROM unnest(%s::text[]) AS asked (key) CROSS JOIN LATERAL branch_head(%s, asked.key, %s) h
+    WHERE h.version IS NOT NULL
+"""
 
 
 def _batches(keys: Iterable[str]) -> Iterable[list[str]]:
@@ -58,9 +59,9 @@ def _batches(keys: Iterable[str]) -> Iterable[list[str]]:
     return (listed[start : start + BATCH_KEYS] for start in range(0, len(listed), BATCH_KEYS))
 
 
-async def moved_to(tx: Transaction, point: Point, keys: Iterable[str]) -> dict[str, tuple[str, Version]]:
+async def moved_to(tx: Transaction, point: Point, keys: Iterable[str]) -> dict[str, Version]:
     """Of paths that are gone: where a move took them, and what lives there now. Follows moves of moves."""
-    found: dict[str, tuple[str, Version]] = {}
+    found: dict[str, Version] = {}
     origins = {key: key for key in keys}
     while origins:
         moved_on: dict[str, str] = {}
@@ -70,8 +71,9 @@ async def moved_to(tx: Transaction, point: Point, keys: Iterable[str]) -> dict[s
                 if row["version"] is None:
                     moved_on[row["moved_to"]] = origin
                 else:
-                    version = Version(row["path"], row["version"], row["sha256"], row["size_bytes"])
-                    found[origin] = (row["moved_to"], version)
+                    found[origin] = Version(
+                        row["moved_to"], row["path"], row["version"], row["sha256"], row["size_bytes"]
+                    )
         # A path that was moved away and came back would lead round in a circle.
         origins = {key: origin for key, origin in moved_on.items() if key != origin}
     return found
@@ -98,7 +100,7 @@ class Lineage(NamedTuple):
 
 
 async def integrated_ancestry(tx: Transaction, project_id: UUID, keys: Iterable[str]) -> dict[str, dict[int, Lineage]]:
-    """Of the paths that somebody has integrated: all versions, by path key and number."""
+    """Of the paths that somebody, and not a merge, has integrated: all versions, by path key and number."""
     found: dict[str, dict[int, Lineage]] = {}
     for batch in _batches(keys):
         for row in await fetch_all(tx, _ANCESTRY, {"project": project_id, "keys": batch}):
@@ -118,7 +120,9 @@ _ANCESTRY = """
     JOIN LATERAL (
         SELECT base_version FROM changelist_items WHERE changelist_id = v.changelist_id AND path_key = a.path_key
         OFFSET 0) i ON true
-    WHERE EXISTS (SELECT FROM asset_versions s WHERE s.asset_id = a.id AND s.source_version IS NOT NULL)
+    WHERE EXISTS (
+        SELECT FROM asset_versions s WHERE s.asset_id = a.id AND s.source_version IS NOT NULL
+          AND NOT EXISTS (SELECT FROM branch_merges m WHERE m.changelist_id = s.changelist_id))
 """
 
 

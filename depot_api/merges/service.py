@@ -84,11 +84,11 @@ async def preview_merge(actor: Actor, wanted: MergeCreate) -> MergePlan:
         source = await _source(tx, wanted)
         target = await branches.branch_of_project(tx, wanted.project_id, wanted.target_branch_id)
         plan = await make_plan(tx, wanted.project_id, source, Point(target.id, target.head_no))
-    rows = items(plan, source.branch_id, {})
+    rows = items(plan, source.branch_id, {})[:MAX_NAMED]
     return MergePlan(
         source_at=source.at,
         target_at=target.head_no,
-        paths_count=len(rows),
+        paths_count=len(plan.changes),
         size_bytes=_size_bytes(plan),
         conflicts_count=len(plan.conflicts),
         same_count=plan.same_count,
@@ -99,7 +99,7 @@ async def preview_merge(actor: Actor, wanted: MergeCreate) -> MergePlan:
                 moved_from=row.moved_from,
                 sha256=row.sha256.hex() if row.sha256 else None,
             )
-            for row in rows[:MAX_NAMED]
+            for row in rows
         ],
         conflicts=[
             PlannedConflict(

@@ -44,6 +44,7 @@ class World:
     sha256: str
     reader: str
     members: dict[str, str]
+    side: str
 
     def made(self, method: str, url: str, http: httpx.Client | None = None, **request: Any) -> Any:
         response = (http or self.maker).request(method, url, **request)
@@ -159,6 +160,37 @@ class World:
         return str(made["obliteration_id"])
 
 
+    def to_merge(self) -> dict[str, Any]:
+        ends = {"source_branch_id": self.side, "target_branch_id": self.project.main}
+        return {"project_id": self.project.id, **ends}
+
+    def merge(self) -> str:
+        return str(self.made("POST", "/branch-merges", self.project.http, json=self.to_merge())["id"])
+
+    def claimed(self, merge: str) -> dict[str, Any]:
+        body = {"executor": "matrix", "merge_id": merge}
+        job: dict[str, Any] = self.made("POST", "/merge-jobs/claim", self.project.http, json=body)["job"]
+        return job
+
+    def conflict(self, merge: str | None = None) -> str:
+        """Of a merge that has been staged."""
+        merge = merge or self.merge()
+        job = self.claimed(merge)
+        step = {"fencing_number": job["fencing_number"]}
+        self.made("POST", f"/merge-jobs/{job['id']}/step", self.project.http, json=step)
+        return str(self.made("GET", f"/branch-merges/{merge}/conflicts", self.project.http)["items"][0]["id"])
+
+    def text(self) -> Call:
+        merge = self.merge()
+        conflict, job = self.conflict(merge), self.claimed(merge)
+        ids = {"job_id": job["id"], "conflict_id": conflict}
+        return {"ids": ids, "params": {"fencing_number": job["fencing_number"]}, "content": CONTENT}
+
+    def of_claimed_job(self) -> Call:
+        job = self.claimed(self.merge())
+        return {"ids": {"job_id": job["id"]}, "json": {"fencing_number": job["fencing_number"]}}
+
+
 def pack_of(content: bytes) -> bytes:
     return encode_header(hashlib.sha256(content).hexdigest(), len(content)) + content
 
@@ -256,6 +288,14 @@ CALLS: dict[str, Callable[[World], Call]] = {
     "POST /projects/{project_id}/obliterations": lambda w: {
         "json": {"asset_id": w.deleted_asset(), "reason": "matrix"}
     },
+    "POST /branch-merges": lambda w: {"json": w.to_merge()},
+    "POST /branch-merges/{merge_id}/conflicts": lambda w: {"json": {"pattern": "**", "resolution": "source"}},
+    "POST /branch-merges/{merge_id}/jobs": lambda w: {"json": {"job_type": "submit_gate"}},
+    "PATCH /merge-conflicts/{conflict_id}": lambda w: {"json": {"resolution": "source"}},
+    "POST /merge-jobs/claim": lambda w: {"json": {"executor": "matrix"}},
+    "PATCH /merge-jobs/{job_id}": World.of_claimed_job,
+    "POST /merge-jobs/{job_id}/step": World.of_claimed_job,
+    "PUT /merge-jobs/{job_id}/texts/{conflict_id}": World.text,
     "POST /projects/{project_id}/webhooks": lambda w: {"json": {"url": "https://example.com/hook"}},
     "PATCH /projects/{project_id}/webhooks/{webhook_id}": lambda w: {"json": {"is_active": False}},
 }
@@ -269,6 +309,9 @@ IDS: dict[str, Callable[[World], str]] = {
     "lock_id": lambda w: w.lock(),
     "workspace_id": lambda w: w.workspace(),
     "shelf_id": lambda w: w.shelf(),
+    "merge_id": lambda w: w.merge(),
+    "conflict_id": lambda w: w.conflict(),
+    "job_id": lambda w: w.claimed(w.merge())["id"],
     "webhook_id": lambda w: w.webhook(),
     "delivery_id": lambda w: "00000000-0000-0000-0000-000000000000",
     "user_id": lambda w: w.fresh_member(),
@@ -290,7 +333,10 @@ def world(api, running_api_factory):
     sha256 = hashlib.sha256(content).hexdigest()
     names = {member.name: role for role, member in members.items()}
     reader = project.member("viewer").name
-    return World(project, users, project.http, project.http, asset["id"], sha256, reader, names)
+    side = project.http.post("/branches", json={"project_id": project.id, "name": "side"}).json()["id"]
+    project.add("both", b"here")
+    project.add("both", b"there", side)
+    return World(project, users, project.http, project.http, asset["id"], sha256, reader, names, side)
 
 
 def test_the_table_names_every_route_and_no_other(world):

@@ -115,5 +115,16 @@ class Merging:
 
 
 @pytest.fixture
-def merging(project):
-    return Merging(project, {"main": project.main})
+def new_merging(api, running_api_factory):
+    make_project, _ = running_api_factory
+
+    def make() -> Merging:
+        project = make_project(api)
+        return Merging(project, {"main": project.main})
+
+    return make
+
+
+@pytest.fixture
+def merging(new_merging):
+    return new_merging()

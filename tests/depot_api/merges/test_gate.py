@@ -46,9 +46,7 @@ def test_the_service_role_cannot_land_it(api, project, merging, conflicted):
                WHERE merge_id = %s""",
             (conflicted["id"],),
         )
-        connection.execute(
-            "UPDATE merge_jobs SET status = 'completed' WHERE merge_id = %s", (conflicted["id"],)
-        )
+        connection.execute("UPDATE merge_jobs SET status = 'completed' WHERE merge_id = %s", (conflicted["id"],))
         refused(connection, LAND, (conflicted["id"],))
         refused(
             connection,
