@@ -1,8 +1,9 @@
-"""`depot-ops restore`: recover a cluster into a new directory, to a moment that is named."""
+"""`depot-ops restore` and `restore-dump`: a cluster recovered to a moment that is named, a dump as a new database."""
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
+from uuid import UUID
 
 import typer
 
@@ -10,6 +11,8 @@ from depot_ops.console import failed
 from depot_ops.evidence import Status
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
+from depot_ops.postgres.dump_restore import DumpRestoreError, restore_dump
+from depot_ops.postgres.in_place import InPlaceReport, restore_in_place
 from depot_ops.postgres.recovery import restore
 from depot_ops.postgres.recovery_plan import RestoreError, Target, TargetKind
 from depot_ops.postgres.wal.names import parse_lsn
@@ -17,11 +20,22 @@ from depot_ops.postgres.wal.names import parse_lsn
 app = typer.Typer()
 
 
+class _Options(TypedDict):
+    system_identifier: int | None
+    timeline: int | None
+    base: str | None
+    verify: bool
+
+
 @app.command("restore")
 def restore_cluster(
-    to: Annotated[Path, typer.Option(help="The new data directory.")],
     backup_dir: Annotated[Path, typer.Option(envvar="BACKUP_DIR", help="Where the base backups lie.")],
     archive: Annotated[Path, typer.Option(envvar="WAL_ARCHIVE_DIR", help="The archive of the log.")],
+    to: Annotated[Path | None, typer.Option(help="The new data directory, with archiving off.")] = None,
+    in_place: Annotated[Path | None, typer.Option(help="Instead: the data directory that is to be replaced.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="In place: stop its server, keep what is there aside.")
+    ] = False,
     target_time: Annotated[
         str | None, typer.Option(help="With its offset: 2026-11-23T01:00:00+00:00. What was committed by then.")
     ] = None,
@@ -34,7 +48,7 @@ def restore_cluster(
     verify: Annotated[bool, typer.Option("--verify", help="Check every page of the result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Recover the cluster into a new directory, with archiving off: 0 restored, 1 refused or failed.
+    """Recover the cluster into a new directory, or in the place of a lost one: 0 restored, 1 refused or failed.
 
     Example: depot-ops restore --to /srv/restored --target-time 2026-11-23T01:00:00+00:00
     """
@@ -42,18 +56,14 @@ def restore_cluster(
     try:
         account = server_account()
         binaries = runnable_binaries(find_binaries(), account)
-        report = restore(
-            to,
-            backup_dir,
-            archive,
-            binaries,
-            account,
-            target,
-            system_identifier=system_identifier,
-            timeline=timeline,
-            base=base,
-            verify=verify,
-        )
+        from_what = (backup_dir, archive, binaries, account, target)
+        options = _Options(system_identifier=system_identifier, timeline=timeline, base=base, verify=verify)
+        if to is not None and in_place is None:
+            report = restore(to, *from_what, **options)
+        elif in_place is not None and to is None:
+            report = restore_in_place(in_place, *from_what, force=force, **options)
+        else:
+            raise typer.BadParameter("name one of --to and --in-place")
     except (RestoreError, AccountError, BinariesNotFound) as error:
         raise failed(error, Status.UNHEALTHY) from None
     if as_json:
@@ -63,7 +73,32 @@ def restore_cluster(
     typer.echo(f"{report.directory}: from {' + '.join(report.backups)} and {report.segments} segments")
     typer.echo(f"ended at {report.ended_lsn} of timeline {report.recovered_timeline}, {commit}")
     typer.echo(f"fetch {report.fetch_seconds} s, replay {report.replay_seconds} s, verify {report.verify_seconds} s")
-    typer.echo("its archive_mode is off: ALTER SYSTEM RESET archive_mode when it becomes the primary")
+    if not isinstance(report, InPlaceReport):
+        typer.echo("its archive_mode is off: ALTER SYSTEM RESET archive_mode when it becomes the primary")
+    elif report.set_aside:
+        typer.echo(f"what was there lies in {report.set_aside}: take a base backup, then remove it")
+
+
+@app.command("restore-dump")
+def restore_logical(
+    dump: Annotated[Path, typer.Argument(help="A logical backup, with its record beside it.")],
+    database: Annotated[str, typer.Option(help="The new database.")],
+    url: Annotated[str, typer.Option(envvar="DEPOT_SUPERUSER_URL", help="A superuser's address of the server.")],
+    project: Annotated[UUID | None, typer.Option(help="Only this project's rows.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Tables at once.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Restore a dump into a new database, counted against its record: 0 restored, 1 refused or failed.
+
+    Example: depot-ops restore-dump depot-20261123T010000Z.dump --database depot_yesterday
+    """
+    try:
+        report = restore_dump(dump, url, database, find_binaries(), project_id=project, jobs=jobs)
+    except (DumpRestoreError, BinariesNotFound) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    rows = sum(report.row_counts.values())
+    told = f"{database}: {rows:,} rows in {len(report.row_counts)} tables, {report.duration_seconds} s"
+    typer.echo(report.model_dump_json(indent=2) if as_json else told)
 
 
 def _target(moment: str | None, position: str | None, name: str | None, latest: bool) -> Target:

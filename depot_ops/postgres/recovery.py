@@ -98,10 +98,12 @@ def restore(
     timeline: int | None = None,
     base: str | None = None,
     verify: bool = False,
+    keeps_ties: bool = False,
 ) -> RestoreReport:
     """Recover the cluster to `target` into the new directory `to`. Raises RestoreError; `to` is then not there.
 
     Everything that is needed is proved to be there and intact before a server starts. `verify` reads every page.
+    `keeps_ties` is for what takes the old one's place: it goes on archiving as the backup's configuration says.
     """
     to = to.absolute()
     _check_destination(to, account)
@@ -111,7 +113,7 @@ def restore(
         with _workspace(to, account) as (work, lock):
             for plan in plans(backup_dir, archive, target, timeline=timeline, base=base):
                 try:
-                    return _restore(plan, archive, work, lock, to, binaries, account, verify)
+                    return _restore(plan, archive, work, lock, to, binaries, account, verify, keeps_ties)
                 except TargetNotReached as error:
                     not_reached = not_reached or error
                 if target.kind is not TargetKind.NAME:  # only a name can lie before a newer backup
@@ -136,6 +138,7 @@ def _restore(
     binaries: Binaries,
     account: ServerAccount,
     verify: bool,
+    keeps_ties: bool,
 ) -> RestoreReport:
     started_at, started = datetime.now(UTC), time.monotonic()
     _check_version(plan, binaries)
@@ -156,7 +159,8 @@ def _restore(
     if verify:
         _verify(plan, data, binaries)
     verified = time.monotonic()
-    _cut_ties(data, account)
+    if not keeps_ties:
+        _cut_ties(data, account)
     data.rename(to)
     fsync(to.parent)
     return RestoreReport(
@@ -247,17 +251,16 @@ def _empty(work: Path) -> None:
 
 
 def _stage(plan: RecoveryPlan, archive: WalArchive, staged: Path) -> None:
-    """Every segment, proved; and the histories, by which the server finds its way."""
+    """Every segment, proved; and all histories, by which the server finds its way and a new timeline's number."""
     staged.mkdir(mode=0o700)
     histories = [name for name in archive.names() if name.name.endswith(".history")]
-    wanted = [name for name in histories if name.timeline <= plan.path.timeline]
 
     def stage(name: WalName) -> None:
         (staged / name.name).write_bytes(archive.fetch(name))
 
     try:
         with ThreadPoolExecutor(WORKERS) as pool:
-            list(pool.map(stage, [*wanted, *plan.segments]))
+            list(pool.map(stage, [*histories, *plan.segments]))
     except ArchiveError as error:
         raise RestoreRefused(str(error)) from error
 

@@ -159,7 +159,6 @@ class World:
             owner.execute("UPDATE obliterations SET due_at = now() WHERE id = %s", (made["obliteration_id"],))
         return str(made["obliteration_id"])
 
-
     def to_merge(self) -> dict[str, Any]:
         ends = {"source_branch_id": self.side, "target_branch_id": self.project.main}
         return {"project_id": self.project.id, **ends}
