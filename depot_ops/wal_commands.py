@@ -131,5 +131,8 @@ def push(context: typer.Context) -> None:
 
 @app.command(context_settings=AS_A_SERVER_CALLS)
 def get(context: typer.Context) -> None:
-    """restore_command = 'depot-ops wal get %f %p --archive DIR': 0 there, 1 proved absent, 126 anything else."""
+    """restore_command = 'depot-ops wal get %f %p --archive DIR': 0 there, 1 proved absent, 126 anything else.
+
+    With --prefetch DIR, the segments that follow are fetched into that directory meanwhile.
+    """
     hooks.main(["get", *context.args])

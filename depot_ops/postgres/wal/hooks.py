@@ -48,15 +48,24 @@ def push(path: Path, archive_root: Path) -> None:
     WalArchive(archive_root, system).store(name, content)
 
 
-def get(name: WalName, destination: Path, archive_root: Path) -> None:
+def get(name: WalName, destination: Path, archive_root: Path, spool: Path | None = None) -> None:
     """Put the file `name` to `destination`, whole or not at all. Raises NotArchived only when it is proved absent.
 
-    The server flushes what it keeps, and asks again after a crash: this does not wait for the disk.
+    With a `spool`, the segments behind it are fetched there meanwhile. The server flushes what it keeps, and asks again
+    after a crash: this does not wait for the disk.
     """
     system = control_system_identifier(Path.cwd()) or control_system_identifier(destination.absolute().parent.parent)
     if system is None:
         raise HookError(f"{Path.cwd()} is no data directory: run this as restore_command")
-    content = WalArchive(archive_root, system).fetch(name)
+    archive = WalArchive(archive_root, system)
+    if spool is not None:
+        from depot_ops.postgres.wal import prefetch  # noqa: PLC0415 - what is not used is not imported, once a segment
+
+        taken = prefetch.take(prefetch.ready_path(spool, system, name), destination)
+        prefetch.start(name, archive, spool)
+        if taken:
+            return
+    content = archive.fetch(name)
     partial = destination.with_name(f".{destination.name}.{os.getpid()}")
     try:
         partial.write_bytes(content)
@@ -83,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
         if command == "push":
             push(options.path, options.archive)
         else:
-            get(_known_name(options.name), options.path, options.archive)
+            get(_known_name(options.name), options.path, options.archive, options.prefetch)
     except NotArchived:
         return HookExit.ABSENT
     except (ArchiveError, BadWalFile, HookError, OSError) as error:
@@ -111,6 +120,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"depot-ops wal {command}")
     if command == "get":
         parser.add_argument("name", metavar="%f", help="the file's name")
+        spool = os.environ.get("WAL_PREFETCH_DIR")
+        parser.add_argument("--prefetch", type=Path, default=spool and Path(spool), help="a spool for what comes next")
     parser.add_argument("path", metavar="%p", type=Path, help="where it lies, or shall lie")
     archive = os.environ.get("WAL_ARCHIVE_DIR")
     parser.add_argument("--archive", type=Path, default=archive and Path(archive), required=not archive)
