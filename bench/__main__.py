@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.backups import bench_backups
 from bench.catalogue import PATHS, bench_catalogue
 from bench.reads import bench_reads
 from bench.results import Results, timed
@@ -92,6 +93,7 @@ def main() -> None:
             bench_reads(results, stack)
         with fresh_stack(work / "catalogue", workers=2) as stack:
             bench_catalogue(results, stack, paths)
+        bench_backups(results, work, 0.2 if options.quick else 2.0, options.rounds)
     Console(width=140).print(results.table)
 
 
