@@ -56,6 +56,8 @@ def lock(
     with connect() as depot:
         lease_seconds = None if hours is None else round(hours * SECONDS_PER_HOUR)
         held = depot.lock(target.project_id, target.branch_id, bases, lease_seconds)
+    with open_existing(root) as (workspace, _):
+        workspace.remember_locks({one.path: one.fencing_number for one in held})
     show(as_json, {"locks": held}, [f"Locked {one.path} until {_local(one.expires_at)}." for one in held])
 
 
@@ -76,6 +78,9 @@ def unlock(paths: Files, project: ProjectOption = None, as_json: AsJson = False)
         released = list(_named_locks(depot, paths, project))
         for one in released:
             depot.release_lock(one.id)
+    if project is None:
+        with open_existing(workspace_around(paths[0].absolute().parent)) as (workspace, _):
+            workspace.forget_locks(one.path for one in released)
     show(as_json, {"released": released}, [f"Unlocked {one.path}." for one in released])
 
 

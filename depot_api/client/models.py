@@ -401,6 +401,7 @@ class Item:
     base_version: int | None
     sha256: str | None = None
     moved_from: str | None = None
+    lock_fencing_number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from uuid import uuid4
@@ -91,7 +91,7 @@ class _Submit:
         self.result.skipped = found.skipped
         looked_at, compared = self._opened_part(found, base) if only_opened else (found.files, base)
         local = self._local_hashes(looked_at, compared, chain(found.files, base))
-        items = plan_submit(local, compared, delete_missing=delete_missing or is_known)
+        items = self._fenced(plan_submit(local, compared, delete_missing=delete_missing or is_known))
         self.result.unchanged = len(looked_at) - sum(item.action is not Action.DELETE for item in items)
         if items and reviewers is not None:
             self._request_review(items, description, pending, reviewers)
@@ -106,6 +106,11 @@ class _Submit:
             has = {path: version for path, version in base.items() if path in found.files}
             self.workspace.record(self.target, has, (), at if len(has) == len(base) else None)
         return self.result
+
+    def _fenced(self, items: list[Item]) -> list[Item]:
+        """With the locks that they rely on: one that was lost meanwhile refuses the submit."""
+        locked = self.workspace.locked()
+        return [replace(item, lock_fencing_number=locked.get(item.path)) for item in items] if locked else items
 
     def _base(self, is_known: bool) -> tuple[dict[str, Version], int | None]:
         if is_known:

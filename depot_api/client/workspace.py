@@ -1,8 +1,8 @@
 """What a directory has from the depot, kept in `.depot/workspace.sqlite` inside it.
 
-Three facts are kept for each path and never mixed: the version that the workspace *has*, the hash
-that was *seen* in a file of a certain size, time and inode, so that it need not be read again, and the
-action that the user *opened* it for.
+Four facts are kept for each path and never mixed: the version that the workspace *has*, the hash
+that was *seen* in a file of a certain size, time and inode, so that it need not be read again, the
+action that the user *opened* it for, and the number of the lock under which it was *locked* here.
 """
 
 import json
@@ -35,6 +35,9 @@ CREATE TABLE seen (path TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, mtime_ns 
 """,
     """
 CREATE TABLE opened (path TEXT PRIMARY KEY, action TEXT NOT NULL) WITHOUT ROWID;
+""",
+    """
+CREATE TABLE locked (path TEXT PRIMARY KEY, fencing_number INTEGER NOT NULL) WITHOUT ROWID;
 """,
 )
 SCHEMA_VERSION = len(SCHEMA_STEPS)
@@ -144,6 +147,18 @@ class Workspace:
         with self._transaction():
             self._close(paths)
 
+    def locked(self) -> dict[str, int]:
+        """The fencing number of the lock that each path was locked with here: what a submit of it relies on."""
+        return dict(self._db.execute("SELECT path, fencing_number FROM locked"))
+
+    def remember_locks(self, numbers: Mapping[str, int]) -> None:
+        with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO locked VALUES (?, ?)", numbers.items())
+
+    def forget_locks(self, paths: Iterable[str]) -> None:
+        with self._transaction():
+            self._unlock(paths)
+
     def remember_seen(self, seen: Mapping[str, Seen]) -> None:
         with self._transaction():
             self._db.executemany(
@@ -173,11 +188,13 @@ class Workspace:
     ) -> None:
         """Take over what the workspace now has of `target`, and that no submit is pending.
 
-        What was submitted is not opened any more.
+        What was submitted is not opened nor locked any more.
         """
         with self._transaction():
             self._update_have(have, gone)
+            submitted = list(submitted)
             self._close(submitted)
+            self._unlock(submitted)
             self._set_fact("target", asdict(target))
             self._set_fact("at", at)
             self._set_fact("pending", None)
@@ -198,6 +215,9 @@ class Workspace:
 
     def _close(self, paths: Iterable[str]) -> None:
         self._db.executemany("DELETE FROM opened WHERE path = ?", ((path,) for path in paths))
+
+    def _unlock(self, paths: Iterable[str]) -> None:
+        self._db.executemany("DELETE FROM locked WHERE path = ?", ((path,) for path in paths))
 
     def _fact(self, name: str) -> Any:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()

@@ -137,6 +137,28 @@ def test_an_exclusive_file_is_submitted_with_a_lock_only(api, stocked: str, arti
     assert ada.depot("submit", ada.work, "-m", "m").returncode == 0
 
 
+def test_a_lock_that_was_lost_refuses_the_late_submit(stocked: str, artist) -> None:
+    ada, lead = artist(), artist(ProjectRole.LEAD)
+    ada.depot.json("lock", ada.hero)
+    lead.depot.json("lock", "Content/hero.uasset", "-p", stocked, "--break", "--reason", "holiday")
+    ada.hero.write_bytes(b"2")
+    late = ada.depot("submit", ada.work, "-m", "late")
+    assert late.returncode == 1
+    assert "is not yours any more" in late.stderr
+    ada.depot.json("lock", ada.hero)
+    assert ada.depot("submit", ada.work, "-m", "in time").returncode == 0
+    ada.hero.write_bytes(b"3")
+    assert ada.depot("submit", ada.work, "-m", "without").returncode == 0
+
+
+def test_what_was_unlocked_is_submitted_without_a_lock(stocked: str, artist) -> None:
+    ada = artist()
+    ada.depot.json("lock", ada.hero)
+    ada.depot.json("unlock", ada.hero)
+    ada.hero.write_bytes(b"2")
+    assert ada.depot("submit", ada.work, "-m", "free").returncode == 0
+
+
 def test_the_client_renews_releases_and_filters(api, stocked: str) -> None:
     with DepotClient(api.url, api.token) as client:
         project = client.find_project(stocked)
