@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from depot_ops.assets.backup import logical_backup
+from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.service import depot_service
 from depot_ops.checks.backup import backup_checks
 from depot_ops.checks.service import service_health
@@ -11,7 +11,7 @@ from depot_ops.resources import RESOURCES
 from depot_ops.schedules import dagster_maintenance_schedule, nightly_maintenance_schedule
 
 defs = dg.Definitions(
-    assets=[logical_backup, depot_service],
+    assets=[logical_backup, retention, depot_service],
     asset_checks=[*backup_checks, service_health],
     jobs=[nightly_maintenance, backup_verification, dagster_maintenance],
     schedules=[nightly_maintenance_schedule, dagster_maintenance_schedule],
