@@ -3,6 +3,7 @@
 import dagster as dg
 
 from depot_ops.assets.backup import logical_backup, retention
+from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
 from depot_ops.maintenance import prune
 from depot_ops.settings import OrchestratorSettings, load
@@ -32,6 +33,18 @@ backup_verification = dg.define_asset_job(
     description=(
         "Proves the newest backup again, from what lies on disk now, without taking another: for the time between two"
         " nights, and after anything happened to the disk. Red when any proof failed. Changes nothing."
+    ),
+)
+
+
+nightly_report = dg.define_asset_job(
+    "nightly_report",
+    selection=dg.AssetSelection.assets(ops_report),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: FOUR_HOURS, "dagster/kind/postgres": ""},
+    description=(
+        "Makes the nightly report (dumps, log, service, standby), whatever became of the night's work. Red when any of"
+        " it is unhealthy. Changes nothing but that the primary finishes a segment of its log."
     ),
 )
 

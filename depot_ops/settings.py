@@ -47,6 +47,17 @@ class ServiceSettings(BaseSettings):
     )
 
 
+class ReportSettings(BackupSettings):
+    """What the nightly report looks at; what is not set is unknown in it."""
+
+    wal_archive_dir: Path | None = Field(None, description="WAL_ARCHIVE_DIR: the archive of the log.")
+    depot_replication_url: SecretStr | None = Field(None, description="DEPOT_REPLICATION_URL: the primary.")
+    depot_replica_url: SecretStr | None = Field(
+        None, description="DEPOT_REPLICA_URL: the standby, as a role with pg_monitor."
+    )
+    depot_url: HttpUrl | None = Field(None, description="DEPOT_URL: the address of the depot API.")
+
+
 class TimezoneSettings(BaseSettings):
     """Where a night begins."""
 
