@@ -13,7 +13,16 @@ from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.dump import BackupError, take_logical_backup
 from depot_ops.postgres.dump_checks import verify, verify_newest
 from depot_ops.postgres.dump_record import find_backups, glance
-from depot_ops.settings import BackupSettings, BaseBackupSettings, DumpSettings, SettingsError, load
+from depot_ops.postgres.prune import PruneError, configured
+from depot_ops.postgres.prune import prune as prune_backups
+from depot_ops.settings import (
+    BackupSettings,
+    BaseBackupSettings,
+    DumpSettings,
+    RetentionSettings,
+    SettingsError,
+    load,
+)
 
 app = typer.Typer(help="Take, prove and list backups.", no_args_is_help=True)
 
@@ -111,3 +120,27 @@ def list_backups(as_json: Json = False) -> None:
         raise failed(error, Status.UNKNOWN) from None
     none = Finding(check="exists", status=Status.UNHEALTHY, detail=f"there is no backup in {directory}")
     raise reported(findings or [none], as_json)
+
+
+@app.command()
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and why.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete the dumps, chains and log that BACKUP_KEEP_* and BASE_KEEP_DAYS let go: 0 done, 1 not or not all.
+
+    Log only goes once a restore drill has proved a kept backup. Nothing goes while a backup is being taken.
+    """
+    try:
+        pruned = prune_backups(configured(load(RetentionSettings)), dry_run=dry_run)
+    except (SettingsError, PruneError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    if as_json:
+        typer.echo(pruned.model_dump_json(indent=2))
+        return
+    width = max((len(decision.name) for decision in pruned.decisions), default=0)
+    for decision in pruned.decisions:
+        columns = f"{decision.kind:<10}  {decision.name:<{width}}  {decision.size_bytes:>15,} bytes  {decision.reason}"
+        typer.echo(f"{decision.action:<6}  {columns}")
+    would_be = "would be deleted" if dry_run else "deleted"
+    typer.echo(f"{len(pruned.deleted)} of {len(pruned.decisions)} {would_be}: {pruned.freed_bytes:,} bytes")

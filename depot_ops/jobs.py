@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from depot_ops.assets.backup import logical_backup
+from depot_ops.assets.backup import logical_backup, retention
+from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
 from depot_ops.maintenance import prune
 from depot_ops.settings import OrchestratorSettings, load
@@ -13,12 +14,13 @@ FOUR_HOURS, HALF_AN_HOUR = "14400", "1800"
 
 nightly_maintenance = dg.define_asset_job(
     "nightly_maintenance",
-    selection=dg.AssetSelection.assets(logical_backup) | dg.AssetSelection.checks_for_assets(depot_service.key),
+    selection=dg.AssetSelection.assets(logical_backup, retention)
+    | dg.AssetSelection.checks_for_assets(depot_service.key),
     executor_def=dg.in_process_executor,
     tags=OWNER | {MAX_RUNTIME: FOUR_HOURS, "dagster/kind/postgres": ""},
     description=(
-        "Takes a logical backup, proves the newest one, and asks the depot how it is. Red when any of it failed. It is"
-        " safe to launch at any time: a second backup waits for the first."
+        "Takes a logical backup, proves the newest one, deletes what retention lets go, and asks the depot how it is."
+        " Red when any of it failed. It is safe to launch at any time: a second backup waits for the first."
     ),
 )
 
@@ -31,6 +33,18 @@ backup_verification = dg.define_asset_job(
     description=(
         "Proves the newest backup again, from what lies on disk now, without taking another: for the time between two"
         " nights, and after anything happened to the disk. Red when any proof failed. Changes nothing."
+    ),
+)
+
+
+nightly_report = dg.define_asset_job(
+    "nightly_report",
+    selection=dg.AssetSelection.assets(ops_report),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: FOUR_HOURS, "dagster/kind/postgres": ""},
+    description=(
+        "Makes the nightly report (dumps, log, service, standby), whatever became of the night's work. Red when any of"
+        " it is unhealthy. Changes nothing but that the primary finishes a segment of its log."
     ),
 )
 

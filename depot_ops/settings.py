@@ -47,14 +47,22 @@ class ServiceSettings(BaseSettings):
     )
 
 
-class OrchestratorSettings(BaseSettings):
-    """How the nightly work is planned, and how long its history is kept."""
+class ReportSettings(BackupSettings):
+    """What the nightly report looks at; what is not set is unknown in it."""
+
+    wal_archive_dir: Path | None = Field(None, description="WAL_ARCHIVE_DIR: the archive of the log.")
+    depot_replication_url: SecretStr | None = Field(None, description="DEPOT_REPLICATION_URL: the primary.")
+    depot_replica_url: SecretStr | None = Field(
+        None, description="DEPOT_REPLICA_URL: the standby, as a role with pg_monitor."
+    )
+    depot_url: HttpUrl | None = Field(None, description="DEPOT_URL: the address of the depot API.")
+
+
+class TimezoneSettings(BaseSettings):
+    """Where a night begins."""
 
     maintenance_timezone: str = Field(
         "UTC", description="MAINTENANCE_TIMEZONE: the time zone of 01:00, for example Europe/London."
-    )
-    dagster_keep_runs_days: int = Field(
-        90, ge=1, description="DAGSTER_KEEP_RUNS_DAYS: finished runs, events and ticks older than this are deleted."
     )
 
     @field_validator("maintenance_timezone")
@@ -65,6 +73,34 @@ class OrchestratorSettings(BaseSettings):
         except (ZoneInfoNotFoundError, ValueError) as error:
             raise ValueError(f"{name!r} is not a time zone; use a name such as UTC or Europe/London") from error
         return name
+
+
+class OrchestratorSettings(TimezoneSettings):
+    """How the nightly work is planned, and how long its history is kept."""
+
+    dagster_keep_runs_days: int = Field(
+        90, ge=1, description="DAGSTER_KEEP_RUNS_DAYS: finished runs, events and ticks older than this are deleted."
+    )
+
+
+class RetentionSettings(BackupSettings, TimezoneSettings):
+    """How long backups and the log are kept. Only proved backups count, and only days that have one."""
+
+    wal_archive_dir: Path | None = Field(None, description="WAL_ARCHIVE_DIR: the archive of the log.")
+    backup_keep_mins: int = Field(
+        1440, ge=0, le=10_000_000, description="BACKUP_KEEP_MINS: dumps of so many minutes before the newest are kept."
+    )
+    backup_keep_days: int = Field(7, ge=0, description="BACKUP_KEEP_DAYS: days of which a dump is kept.")
+    backup_keep_weeks: int = Field(4, ge=0, description="BACKUP_KEEP_WEEKS: ISO weeks of which a dump is kept.")
+    backup_keep_months: int = Field(6, ge=0, description="BACKUP_KEEP_MONTHS: months of which a dump is kept.")
+    backup_keep_minimum: int = Field(
+        2,
+        ge=1,
+        description="BACKUP_KEEP_MINIMUM: dumps of each database, and chains of base backups, that always stay.",
+    )
+    base_keep_days: int = Field(
+        14, ge=0, description="BASE_KEEP_DAYS: days of which a base backup is kept, with its chain and the log since."
+    )
 
 
 def load(settings: type[Settings]) -> Settings:

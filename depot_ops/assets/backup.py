@@ -1,11 +1,13 @@
-"""The nightly logical backup."""
+"""The nightly logical backup, and what may go after it."""
 
 from pathlib import Path
 
 import dagster as dg
 
 from depot_ops.postgres.dump_record import BackupRecord
+from depot_ops.postgres.prune import configured, prune
 from depot_ops.resources import BackupDirectory, DumpSource
+from depot_ops.settings import RetentionSettings, load
 
 
 @dg.asset(
@@ -23,6 +25,34 @@ from depot_ops.resources import BackupDirectory, DumpSource
 def logical_backup(dump_source: DumpSource, backups: BackupDirectory) -> dg.MaterializeResult[None]:
     record = dump_source.take_logical_backup(Path(backups.path))
     return dg.MaterializeResult(metadata=_figures(record, Path(backups.path)))
+
+
+@dg.asset(
+    deps=[logical_backup],
+    group_name="backup",
+    owners=["team:depot-operations"],
+    kinds={"postgres"},
+    pool="backup",
+    description=(
+        "Deletes the dumps, chains of base backups and archived log that BACKUP_KEEP_* and BASE_KEEP_DAYS let go, after"
+        " a night whose backup was proved; after any other nothing goes. Only proved backups count, and log goes only"
+        " once a restore drill has passed. When this is red nothing that is needed is lost; disks fill until it works."
+        " `depot-ops backup prune --dry-run` says what would go and why."
+    ),
+)
+def retention() -> dg.MaterializeResult[None]:
+    pruned = prune(configured(load(RetentionSettings)))
+    rows = [f"| {d.action} | {d.kind} | {d.name} | {d.size_bytes} | {d.reason} |" for d in pruned.decisions]
+    table = "\n".join(["| what | kind | name | bytes | why |", "|---|---|---|---|---|", *rows])
+    return dg.MaterializeResult(
+        metadata={
+            "deleted": len(pruned.deleted),
+            "kept": len(pruned.decisions) - len(pruned.deleted),
+            "freed_bytes": pruned.freed_bytes,
+            "kept_bytes": sum(d.size_bytes for d in pruned.decisions) - pruned.freed_bytes,
+            "decisions": dg.MetadataValue.md(table),
+        }
+    )
 
 
 def _figures(record: BackupRecord, directory: Path) -> dict[str, dg.MetadataValue | int | float | str]:

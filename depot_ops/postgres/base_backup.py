@@ -97,7 +97,7 @@ def take_base_backup(
             _check_source(source, binaries)
             directory = base_directory(backup_dir, source.system_identifier)
             make_directories(directory)
-            with _sole_writer(directory) as lock:
+            with sole_writer(directory) as lock:
                 _remove_partials(directory)
                 parent = _parent(directory, source, kind)
                 partial = directory / f"{PARTIAL_PREFIX}{_free_label(directory, kind)}"
@@ -425,7 +425,8 @@ def _free_label(directory: Path, kind: BaseBackupKind) -> str:
 
 
 @contextmanager
-def _sole_writer(directory: Path) -> Iterator[int]:
+def sole_writer(directory: Path) -> Iterator[int]:
+    """Hold the directory against every other writer and deleter; the lock is a descriptor that children inherit."""
     # pg_basebackup inherits the lock: when we are killed, the directory stays taken until it too has ended.
     lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:

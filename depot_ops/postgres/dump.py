@@ -67,7 +67,7 @@ def take_logical_backup(
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _sole_writer(directory) as lock:
+        with sole_writer(directory) as lock:
             _remove_partials(directory)
             try:
                 return _take(url, _free_name(directory), binaries, compression, lock)
@@ -148,7 +148,8 @@ def _publish(final: Path, record: BackupRecord) -> None:
 
 
 @contextmanager
-def _sole_writer(directory: Path) -> Iterator[int]:
+def sole_writer(directory: Path) -> Iterator[int]:
+    """Hold the directory against every other writer and deleter; the lock is a descriptor that children inherit."""
     # pg_dump inherits the lock: when we are killed, the directory stays taken until it too has ended.
     lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -17,6 +17,7 @@ GLANCE = "complete"
 NAME_FORMAT = "depot-%Y%m%dT%H%M%SZ.dump"
 PATTERN = "depot-*Z.dump"
 PARTIAL_PREFIX = ".partial-"
+TRASH_PREFIX = ".trash-"
 RECORD_SUFFIX = ".json"
 
 
@@ -62,6 +63,11 @@ def partial_path(final: Path) -> Path:
     return final.with_name(PARTIAL_PREFIX + final.name)
 
 
+def trash_path(final: Path) -> Path:
+    """The hidden name that `final` has from when it is deleted until it is gone."""
+    return final.with_name(TRASH_PREFIX + final.name)
+
+
 def load_record(dump: Path) -> BackupRecord:
     """Read the record beside `dump`. Raises RecordUnusable or RecordTooNew."""
     path = record_path(dump)
@@ -84,7 +90,8 @@ def find_backups(directory: Path) -> list[Path]:
     directory.stat()  # a missing directory would look like an empty one
     dumps = set(directory.glob(PATTERN))
     lost = {path.with_suffix("") for path in directory.glob(PATTERN + RECORD_SUFFIX)} - dumps
-    return sorted(dumps | {dump for dump in lost if not partial_path(dump).exists()})
+    on_its_way = {dump for dump in lost if partial_path(dump).exists() or trash_path(dump).exists()}
+    return sorted(dumps | lost - on_its_way)
 
 
 def glance(dump: Path) -> Finding:

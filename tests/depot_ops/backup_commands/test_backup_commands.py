@@ -80,3 +80,35 @@ def test_an_address_that_is_none_exits_1_without_the_password(backups, monkeypat
     assert result.exit_code == 1
     assert "secret" not in result.output
     assert "database address" in result.stderr
+
+
+def test_prune_says_what_goes_and_why_and_deletes_it_without_dry_run(backups, monkeypatch):
+    files = [json.loads(run("logical", "--json").stdout)["file"] for _ in range(3)]
+    for setting in ("MINS", "DAYS", "WEEKS", "MONTHS"):
+        monkeypatch.setenv(f"BACKUP_KEEP_{setting}", "0")
+    dry = run("prune", "--dry-run")
+    assert dry.exit_code == 0
+    lines = dry.stdout.splitlines()
+    assert [line.split()[:3] for line in lines[:3]] == [
+        ["delete", "dump", files[0]],
+        ["keep", "dump", files[1]],
+        ["keep", "dump", files[2]],
+    ]
+    assert "one of the newest 2" in lines[2]
+    assert "1 of 3 would be deleted" in lines[3]
+    assert len(list(backups.glob("*.dump"))) == 3
+    done = run("prune", "--json")
+    assert done.exit_code == 0
+    assert [d["name"] for d in json.loads(done.stdout)["decisions"] if d["action"] == "delete"] == [files[0]]
+    assert sorted(path.name for path in backups.glob("*.dump")) == files[1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("BACKUP_KEEP_MINIMUM", "0"), ("BACKUP_KEEP_DAYS", "-1"), ("BACKUP_DIR", "")]
+)
+def test_prune_with_an_unusable_setting_deletes_nothing_and_exits_1(backups, monkeypatch, name, value):
+    backups.mkdir()
+    monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    result = run("prune")
+    assert result.exit_code == 1
+    assert name in result.stderr

@@ -121,3 +121,30 @@ def test_checks_without_any_backup_are_red(backups):
         result = run_job("backup_verification", instance)
     assert not result.success
     assert passed(result) == dict.fromkeys(BACKUP_CHECKS, False)
+
+
+def test_after_a_proved_backup_what_retention_lets_go_is_gone(backups, monkeypatch):
+    for setting in ("MINS", "DAYS", "WEEKS", "MONTHS"):
+        monkeypatch.setenv(f"BACKUP_KEEP_{setting}", "0")
+    with depot_service() as url, dg.DagsterInstance.ephemeral() as instance:
+        monkeypatch.setenv("DEPOT_URL", url)
+        for _ in range(3):
+            result = run_job("nightly_maintenance", instance)
+            assert result.success
+    figures = result.asset_materializations_for_node("retention")[0].metadata
+    assert (figures["deleted"].value, figures["kept"].value) == (1, 2)
+    assert len(list(backups.glob("*.dump"))) == 2
+
+
+def test_after_a_night_without_a_backup_nothing_goes(backups, monkeypatch):
+    with depot_service() as url, dg.DagsterInstance.ephemeral() as instance:
+        monkeypatch.setenv("DEPOT_URL", url)
+        for _ in range(2):
+            run_job("nightly_maintenance", instance)
+        for setting in ("MINS", "DAYS", "WEEKS", "MONTHS"):
+            monkeypatch.setenv(f"BACKUP_KEEP_{setting}", "0")
+        monkeypatch.setenv("BACKUP_KEEP_MINIMUM", "1")
+        monkeypatch.setenv("DEPOT_DUMP_URL", "postgresql://depot_dump@127.0.0.1:1/depot")
+        result = run_job("nightly_maintenance", instance)
+    assert not result.asset_materializations_for_node("retention")
+    assert len(list(backups.glob("*.dump"))) == 2

@@ -1,5 +1,6 @@
 """A restore gives exactly the rows of its target, or it is refused with what is wrong: never anything between."""
 
+import json
 import os
 import random
 import signal
@@ -14,8 +15,11 @@ import pytest
 
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.base_record import BaseBackupKind
+from depot_ops.postgres.prune import Retention, prune
 from depot_ops.postgres.recovery import RestoreReport, TargetNotReached, restore
 from depot_ops.postgres.recovery_plan import RestoreError, RestoreRefused, Target, TargetKind
+from depot_ops.postgres.retention import KeepPolicy, Kind
+from depot_ops.postgres.wal.inventory import check_continuity, check_intact
 from depot_ops.postgres.wal.names import parse_lsn
 
 LATEST = Target()
@@ -316,3 +320,24 @@ def test_random_moments_have_exactly_their_rows(primary, recover, restored_rows,
         recover(Target.at_time(moment))
         assert restored_rows(primary) == [row for row, at in commits if at <= moment]
         make_home(primary, work_dir)
+
+
+def test_what_retention_keeps_restores_to_the_last_row(primary, recover, restored_rows):
+    old = primary.back_up()
+    primary.insert(2)
+    primary.archive_all()
+    kept = primary.back_up()
+    primary.insert(3)
+    primary.archive_all()
+    fact = {"finished_at": datetime.now(UTC).isoformat(), "status": "passed", "base_label": kept.record.label}
+    (primary.backup_dir / "drills").mkdir()
+    (primary.backup_dir / "drills" / "one.json").write_text(json.dumps(fact))
+    newest = KeepPolicy(minutes=0, days=0, weeks=0, months=0, minimum=1)
+    pruned = prune(Retention(primary.backup_dir, primary.archive_root, newest, newest))
+    assert [decision.kind for decision in pruned.deleted] == [Kind.BASE_CHAIN, Kind.WAL]
+    assert not old.path.exists()
+    assert old.record.start_segment not in {name.name for name in primary.archive.names()}
+    assert check_continuity(primary.archive, kept.record.start_segment).status == "healthy"
+    assert check_intact(primary.archive, deep=True).status == "healthy"
+    recover()
+    assert restored_rows(primary) == primary.rows() == [1, 2, 3, 4, 5]

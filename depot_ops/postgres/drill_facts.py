@@ -1,0 +1,32 @@
+"""What restore drills have left as evidence in `<backup dir>/drills/`, as far as retention asks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from depot_ops.postgres.retention import DrillFact
+
+DIRECTORY = "drills"
+PASSED = "passed"
+
+
+def read_drill_facts(backup_dir: Path) -> list[DrillFact]:
+    """Every drill of a base backup that is legibly recorded. What cannot be read proves nothing, and is left out."""
+    facts = (_fact(path) for path in sorted((backup_dir / DIRECTORY).glob("*.json")))
+    return [fact for fact in facts if fact is not None]
+
+
+def _fact(path: Path) -> DrillFact | None:
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        base = document.get("base_label", document.get("base"))
+        return DrillFact(
+            finished_at=document["finished_at"],
+            passed=document["status"] == PASSED,
+            base_label=base["label"] if isinstance(base, dict) else base,
+            replayed_to_lsn=document.get("replayed_to_lsn"),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
+        return None

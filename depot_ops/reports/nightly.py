@@ -1,0 +1,125 @@
+"""The nightly report: is the newest dump good, the log fresh, the service up, the replica near?"""
+
+import os
+import secrets
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from depot_ops.evidence import Figures, Finding, Status, worst
+from depot_ops.health import CHECK as SERVICE_HEALTH
+from depot_ops.health import check_service
+from depot_ops.postgres.dump_checks import verify_newest
+from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable, find_backups, load_record
+from depot_ops.postgres.standby import HEALTH as REPLICA_HEALTH
+from depot_ops.postgres.standby import check_freshness_by_standby, check_standby
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
+from depot_ops.postgres.wal.inventory import check_continuity
+from depot_ops.postgres.wal.progress import ARRIVAL_SECONDS, FRESHNESS, check_freshness
+
+BACKUP_AGE = "backup_age"
+MAX_BACKUP_AGE_HOURS = 26.0  # a night, and two hours for it to take
+
+
+class ReportScope(BaseModel):
+    """What there is to look at. What is not given is unknown in the report, never left out of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    backup_dir: Path | None = None
+    archive_dir: Path | None = None
+    primary_url: str | None = None
+    replica_url: str | None = None
+    health_url: str | None = None
+    max_backup_age_hours: float = MAX_BACKUP_AGE_HOURS
+    arrival_seconds: float = ARRIVAL_SECONDS
+
+
+class OpsReport(BaseModel):
+    """How the depot's operations are, all in all and check by check."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    status: Status
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
+    findings: tuple[Finding, ...]
+
+
+def make_report(scope: ReportScope) -> OpsReport:
+    """Run every check. Changes nothing but that the primary, where given, is asked to finish a segment of its log."""
+    started_at = datetime.now(UTC)
+    findings = (
+        *_dumps(scope),
+        *_log(scope),
+        check_service(scope.health_url) if scope.health_url else _not_given(SERVICE_HEALTH, "--health-url"),
+        check_standby(scope.replica_url, scope.primary_url)
+        if scope.replica_url
+        else _not_given(REPLICA_HEALTH, "--replica-url"),
+    )
+    return OpsReport(status=worst(findings), started_at=started_at, finished_at=datetime.now(UTC), findings=findings)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` so that whoever reads `path` sees all of it or what was there before. Raises OSError."""
+    partial = path.with_name(f".{path.name}-{secrets.token_hex(6)}")
+    try:
+        with partial.open("x") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        fsync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _dumps(scope: ReportScope) -> list[Finding]:
+    if scope.backup_dir is None:
+        return [_not_given(BACKUP_AGE, "--backup-dir")]
+    return [*verify_newest(scope.backup_dir), check_backup_age(scope.backup_dir, scope.max_backup_age_hours)]
+
+
+def check_backup_age(backup_dir: Path, max_hours: float = MAX_BACKUP_AGE_HOURS) -> Finding:
+    """Was the newest dump taken within `max_hours`?"""
+    try:
+        backups = find_backups(backup_dir)
+        if not backups:
+            detail = f"there is no backup in {backup_dir}: take one with `depot-ops backup logical`"
+            return Finding(check=BACKUP_AGE, status=Status.UNHEALTHY, detail=detail)
+        record = load_record(backups[-1])
+    except (RecordUnusable, RecordTooNew, OSError) as error:
+        return Finding(check=BACKUP_AGE, status=Status.UNKNOWN, detail=str(error))
+    age = datetime.now(UTC) - record.started_at
+    figures: Figures = {"file": record.file, "age_seconds": round(age.total_seconds())}
+    if age > timedelta(hours=max_hours):
+        detail = f"it was taken more than {max_hours:g} h ago: look at the last run of nightly_maintenance"
+        return Finding(check=BACKUP_AGE, status=Status.UNHEALTHY, detail=detail, figures=figures)
+    detail = f"taken {record.started_at:%Y-%m-%d %H:%M} UTC"
+    return Finding(check=BACKUP_AGE, status=Status.HEALTHY, detail=detail, figures=figures)
+
+
+def _log(scope: ReportScope) -> list[Finding]:
+    if scope.archive_dir is None:
+        return [_not_given(FRESHNESS, "--archive-dir")]
+    try:
+        archive = open_archive(scope.archive_dir)
+    except ArchiveError as error:
+        return [Finding(check=FRESHNESS, status=Status.UNKNOWN, detail=str(error))]
+    return [check_continuity(archive), _freshness(scope, archive)]
+
+
+def _freshness(scope: ReportScope, archive: WalArchive) -> Finding:
+    # By progress, which a server has to tell: a file's age calls an idle database stale and a dead archiver fresh.
+    if scope.primary_url:
+        return check_freshness(scope.primary_url, archive, arrival_seconds=scope.arrival_seconds)
+    if scope.replica_url:
+        return check_freshness_by_standby(scope.replica_url, archive, arrival_seconds=scope.arrival_seconds)
+    return _not_given(FRESHNESS, "--primary-url or --replica-url")
+
+
+def _not_given(check: str, option: str) -> Finding:
+    return Finding(check=check, status=Status.UNKNOWN, detail=f"{option} was not given: nobody looked")
