@@ -1,12 +1,19 @@
 """What runs by itself, and what a person launches from the UI or with `depot-ops run`."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from depot_ops.assets.backup import logical_backup, retention
+from depot_ops.assets.base_backup import BaseBackupConfig, base_backup
 from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
+from depot_ops.assets.wal import wal_archive
+from depot_ops.evidence import Status
 from depot_ops.maintenance import prune
-from depot_ops.settings import OrchestratorSettings, load
+from depot_ops.postgres.base_record import BaseBackupKind
+from depot_ops.reports.checklist import DIRECTORY, ChecklistScope, walk, write_documents
+from depot_ops.settings import ChecklistSettings, OrchestratorSettings, load
 
 OWNER = {"owner": "depot-operations"}
 MAX_RUNTIME = "dagster/max_runtime"  # seconds, after which run monitoring ends the run
@@ -37,6 +44,43 @@ backup_verification = dg.define_asset_job(
 )
 
 
+BASE_BACKUPS = dg.AssetSelection.assets(base_backup) | dg.AssetSelection.checks_for_assets(base_backup)
+
+full_backup = dg.define_asset_job(
+    "full_backup",
+    selection=BASE_BACKUPS,
+    config=dg.RunConfig(ops={"base_backup": BaseBackupConfig(kind=BaseBackupKind.FULL)}),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: FOUR_HOURS, "dagster/kind/postgres": ""},
+    description=(
+        "Takes a full base backup, verifies it, and looks at every chain. Red when there is no new one or one is"
+        " broken. Safe to launch at any time: a second one refuses."
+    ),
+)
+
+incremental_backup = dg.define_asset_job(
+    "incremental_backup",
+    selection=BASE_BACKUPS,
+    config=dg.RunConfig(ops={"base_backup": BaseBackupConfig(kind=BaseBackupKind.INCREMENTAL)}),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: FOUR_HOURS, "dagster/kind/postgres": ""},
+    description=(
+        "Takes a base backup of what changed since the newest one (PostgreSQL 17 and later), verifies it, and looks at"
+        " every chain. Red when there is no new one or one is broken: launch full_backup then."
+    ),
+)
+
+wal_check = dg.define_asset_job(
+    "wal_check",
+    selection=dg.AssetSelection.checks_for_assets(wal_archive.key),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: HALF_AN_HOUR, "dagster/kind/postgres": ""},
+    description=(
+        "Asks whether the log arrives in its archive and is whole there. Red when it does not: what was committed since"
+        " would be lost with the primary. Changes nothing but that the primary finishes a segment of its log."
+    ),
+)
+
 nightly_report = dg.define_asset_job(
     "nightly_report",
     selection=dg.AssetSelection.assets(ops_report),
@@ -47,6 +91,52 @@ nightly_report = dg.define_asset_job(
         " it is unhealthy. Changes nothing but that the primary finishes a segment of its log."
     ),
 )
+
+
+class ChecklistConfig(dg.Config):
+    """Who answers for it, and where the failover is documented."""
+
+    signed_by: str
+    failover_document: str = ""
+
+
+@dg.op(pool="backup", tags={"dagster/kind/postgres": ""})
+def walk_checklist(context: dg.OpExecutionContext, config: ChecklistConfig) -> None:
+    """Walk the disaster-recovery checklist with a safety backup, and leave the document in BACKUP_DIR/checklists."""
+    settings = load(ChecklistSettings)
+    checklist = walk(_scope(settings, config), config.signed_by)
+    document, page = write_documents(checklist, settings.backup_dir / DIRECTORY)
+    context.add_output_metadata(
+        {"status": str(checklist.status), "document": dg.MetadataValue.path(str(document)), "page": page.read_text()}
+    )
+    if checklist.status is not Status.HEALTHY:
+        raise dg.Failure(f"the checklist is {checklist.status}: {document} says which line", allow_retries=False)
+
+
+def _scope(settings: ChecklistSettings, config: ChecklistConfig) -> ChecklistScope:
+    urls = (settings.depot_dump_url, settings.depot_replication_url, settings.depot_replica_url)
+    dump_url, primary_url, replica_url = (url.get_secret_value() if url else None for url in urls)
+    return ChecklistScope(
+        backup_dir=settings.backup_dir,
+        archive_dir=settings.wal_archive_dir,
+        dump_url=dump_url,
+        primary_url=primary_url,
+        replica_url=replica_url,
+        failover_document=Path(config.failover_document) if config.failover_document else None,
+    )
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: FOUR_HOURS, "dagster/kind/postgres": ""},
+    description=(
+        "Walks the disaster-recovery checklist: last good backup, log captured, a safety backup taken now, replica"
+        " caught up, failover documented. Launch it before a failover or a risky migration, with your name in its"
+        " configuration. Red when a line fails or is unknown; the document is left in either case."
+    ),
+)
+def dr_checklist() -> None:
+    walk_checklist()
 
 
 @dg.op(pool="dagster_storage", tags={"dagster/kind/dagster": ""})

@@ -1,4 +1,4 @@
-"""`depot-ops report`: what the night asks, for cron, log shippers and dashboards."""
+"""`depot-ops report` and `depot-ops dr-checklist`: evidence for log shippers, and for people before they act."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 
 from depot_ops.console import failed
 from depot_ops.evidence import Status
+from depot_ops.reports.checklist import DIRECTORY, ChecklistScope, as_markdown, walk, write_documents
 from depot_ops.reports.nightly import MAX_BACKUP_AGE_HOURS, ReportScope, make_report, write_whole
 
 app = typer.Typer()
@@ -51,3 +52,43 @@ def report(
         except OSError as error:
             raise failed(error, Status.UNHEALTHY) from None
     raise typer.Exit(made.status.exit_code)
+
+
+@app.command("dr-checklist")
+def dr_checklist(
+    signed_by: Annotated[str, typer.Option(help="Who signs: a person's name.")],
+    backup_dir: Annotated[Path, typer.Option(envvar="BACKUP_DIR", help="Where backups lie.")],
+    archive_dir: ArchiveDir = None,
+    primary_url: PrimaryUrl = None,
+    replica_url: ReplicaUrl = None,
+    dump_url: Annotated[
+        str | None, typer.Option(envvar="DEPOT_DUMP_URL", help="What the safety backup is taken from.")
+    ] = None,
+    failover_document: Annotated[Path | None, typer.Option(help="The page on this failover: why, who, when.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Left out: checklists/ in the backup directory.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The document as JSON instead of Markdown.")] = False,
+) -> None:
+    """Walk the disaster-recovery checklist, and leave a document: 0 signed off, 1 a line fails, 3 one is unknown.
+
+    Takes a logical backup for safety. Example: depot-ops dr-checklist --signed-by "Ada L." --failover-document f.md
+    """
+    if not signed_by.strip():
+        raise typer.BadParameter("a name is needed: somebody answers for this", param_hint="--signed-by")
+    checklist = walk(
+        ChecklistScope(
+            backup_dir=backup_dir,
+            archive_dir=archive_dir,
+            dump_url=dump_url,
+            primary_url=primary_url,
+            replica_url=replica_url,
+            failover_document=failover_document,
+        ),
+        signed_by.strip(),
+    )
+    try:
+        document, page = write_documents(checklist, output_dir or backup_dir / DIRECTORY)
+    except OSError as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(checklist.model_dump_json(indent=2) if as_json else as_markdown(checklist))
+    typer.echo(f"{document}\n{page}", err=True)
+    raise typer.Exit(checklist.status.exit_code)

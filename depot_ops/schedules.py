@@ -2,7 +2,14 @@
 
 import dagster as dg
 
-from depot_ops.jobs import dagster_maintenance, nightly_maintenance, nightly_report
+from depot_ops.jobs import (
+    dagster_maintenance,
+    full_backup,
+    incremental_backup,
+    nightly_maintenance,
+    nightly_report,
+    wal_check,
+)
 from depot_ops.settings import OrchestratorSettings, load
 
 _TIMEZONE = load(OrchestratorSettings).maintenance_timezone
@@ -13,6 +20,30 @@ nightly_maintenance_schedule = dg.ScheduleDefinition(
     execution_timezone=_TIMEZONE,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every night at 01:00 in MAINTENANCE_TIMEZONE.",
+)
+
+full_backup_schedule = dg.ScheduleDefinition(
+    job=full_backup,
+    cron_schedule="0 3 * * 0",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every Sunday at 03:00 in MAINTENANCE_TIMEZONE.",
+)
+
+incremental_backup_schedule = dg.ScheduleDefinition(
+    job=incremental_backup,
+    cron_schedule="0 3 * * 1-6",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="At 03:00 in MAINTENANCE_TIMEZONE on every day but Sunday, which has a full one.",
+)
+
+wal_check_schedule = dg.ScheduleDefinition(
+    job=wal_check,
+    cron_schedule="*/15 * * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every quarter of an hour.",
 )
 
 nightly_report_schedule = dg.ScheduleDefinition(

@@ -39,6 +39,20 @@ class BaseBackupSettings(BackupSettings):
     )
 
 
+class BaseBackupAgeSettings(BackupSettings):
+    """How old the newest base backup may be."""
+
+    base_backup_max_age_hours: float = Field(
+        26, gt=0, description="BASE_BACKUP_MAX_AGE_HOURS: an older newest base backup is an alarm."
+    )
+
+
+class WalSettings(BaseBackupSettings):
+    """What the archive of the log is judged by."""
+
+    wal_archive_dir: Path = Field(description="WAL_ARCHIVE_DIR: the archive of the log.")
+
+
 class ServiceSettings(BaseSettings):
     """Where the depot service answers."""
 
@@ -56,6 +70,14 @@ class ReportSettings(BackupSettings):
         None, description="DEPOT_REPLICA_URL: the standby, as a role with pg_monitor."
     )
     depot_url: HttpUrl | None = Field(None, description="DEPOT_URL: the address of the depot API.")
+
+
+class ChecklistSettings(ReportSettings):
+    """What the disaster-recovery checklist is walked over; what is not set is unknown in it."""
+
+    depot_dump_url: SecretStr | None = Field(
+        None, description="DEPOT_DUMP_URL: what the safety backup is taken from, as depot_dump."
+    )
 
 
 class TimezoneSettings(BaseSettings):

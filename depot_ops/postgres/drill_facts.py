@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from depot_ops.postgres.retention import DrillFact
 
 DIRECTORY = "drills"
+BASE = "base"
 PASSED = "passed"
 
 
@@ -21,11 +22,12 @@ def read_drill_facts(backup_dir: Path) -> list[DrillFact]:
 def _fact(path: Path) -> DrillFact | None:
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
-        base = document.get("base_label", document.get("base"))
+        if document["kind"] != BASE:
+            return None
         return DrillFact(
             finished_at=document["finished_at"],
-            passed=document["status"] == PASSED,
-            base_label=base["label"] if isinstance(base, dict) else base,
+            passed=document["result"] == PASSED,
+            base_label=document["backup"],
             replayed_to_lsn=document.get("replayed_to_lsn"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):

@@ -57,6 +57,12 @@ def test_every_check_and_job_has_a_description():
         "checksum",
         "row_counts",
         "service_health",
+        "chain_intact",
+        "base_backup_verified",
+        "base_backup_age",
+        "wal_freshness",
+        "wal_continuity",
+        "archiver_backlog",
     }
     assert all(spec.description and spec.blocking for spec in checks)
     names = ("nightly_maintenance", "nightly_report", "backup_verification", "dagster_maintenance")

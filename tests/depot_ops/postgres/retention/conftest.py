@@ -118,10 +118,10 @@ class Estate:
     def archived(self) -> list[int]:
         return [name.segment_number() for name in self.archive.names()]
 
-    def drill(self, base: Path, status: str = "passed") -> Path:
+    def drill(self, base: Path, result: str = "passed") -> Path:
         path = self.backup_dir / "drills" / f"{base.name}.json"
         path.parent.mkdir(exist_ok=True)
-        document = {"finished_at": "2026-06-01T00:00:00+00:00", "status": status, "base_label": base.name}
+        document = {"kind": "base", "finished_at": "2026-06-01T00:00:00+00:00", "result": result, "backup": base.name}
         path.write_text(json.dumps(document | {"replayed_to_lsn": "0/5000000", "rows": {"assets": 5}}))
         return path
 

@@ -184,17 +184,12 @@ def test_a_directory_out_of_reach_is_no_empty_one(estate, tmp_path):
         prune(retention)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"status": "passed"}', '{"finished_at": 1, "base": []}'])
+UNREADABLE = ["", "[]", "{}", "null", '{"result": "passed"}', '{"kind": "base", "finished_at": 1, "backup": []}']
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
 def test_a_drill_that_cannot_be_read_proves_nothing(estate, text):
     base = estate.base(1)
     good = estate.drill(base)
     good.with_name("other.json").write_text(text)
     assert [(fact.base_label, fact.passed) for fact in read_drill_facts(estate.backup_dir)] == [(base.name, True)]
-
-
-def test_the_base_of_a_drill_may_be_told_by_its_record(estate):
-    path = estate.drill(estate.base(1))
-    document = json.loads(path.read_text())
-    label = document.pop("base_label")
-    path.write_text(json.dumps({**document, "base": {"label": label, "kind": "full"}}))
-    assert [fact.base_label for fact in read_drill_facts(estate.backup_dir)] == [label]

@@ -1,0 +1,58 @@
+"""The archive of the log: does the log arrive, is it whole, and does nothing pile up before it?"""
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from depot_ops.assets.wal import wal_archive
+from depot_ops.checks.result import check_result
+from depot_ops.evidence import Finding, Status
+from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups, load_base_backup
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, open_archive
+from depot_ops.postgres.wal.inventory import check_continuity
+from depot_ops.postgres.wal.progress import check_backlog, check_freshness
+from depot_ops.settings import WalSettings, load
+
+FRESHNESS = (
+    "Forces the primary to finish a segment of its log and waits until it has arrived in the archive: an idle database"
+    " is not stale, and a dead archiver is. When this is red, everything since the last arrival would be lost with the"
+    " primary: look at the collector's output and at archiver_backlog."
+)
+CONTINUITY = (
+    "The archive has every segment from the oldest base backup on, on each timeline. When this is red, the result names"
+    " the missing segment: no recovery passes it. Look for it in the primary's pg_wal, then launch full_backup."
+)
+BACKLOG = (
+    "Few and young segments wait in the primary's pg_wal to be archived. When this is red the archiver fails or is too"
+    " slow; the primary's disk fills. The server's log says why."
+)
+
+
+def _check(name: str, description: str, look: Callable[[WalSettings, WalArchive], Finding]) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=wal_archive.key, name=name, description=description, blocking=True, compute_kind="postgres")
+    def check() -> dg.AssetCheckResult:
+        settings = load(WalSettings)
+        try:
+            finding = look(settings, open_archive(settings.wal_archive_dir))
+        except (ArchiveError, BaseRecordUnusable, OSError) as error:
+            finding = Finding(check=name, status=Status.UNKNOWN, detail=str(error))
+        return check_result(finding)
+
+    return check
+
+
+def _continuity(settings: WalSettings, archive: WalArchive) -> Finding:
+    backups = find_base_backups(settings.backup_dir, archive.system_identifier)
+    oldest = load_base_backup(backups[0]).record.start_segment if backups else None
+    return check_continuity(archive, oldest)
+
+
+def _url(settings: WalSettings) -> str:
+    return settings.depot_replication_url.get_secret_value()
+
+
+wal_checks = [
+    _check("wal_freshness", FRESHNESS, lambda settings, archive: check_freshness(_url(settings), archive)),
+    _check("wal_continuity", CONTINUITY, _continuity),
+    _check("archiver_backlog", BACKLOG, lambda settings, _: check_backlog(_url(settings))),
+]
