@@ -73,6 +73,7 @@ def depot_template(cluster: Cluster) -> str:
         "DEPOT_OWNER_PASSWORD": PASSWORD,
         "DEPOT_SERVICE_PASSWORD": PASSWORD,
         "DEPOT_DUMP_PASSWORD": PASSWORD,
+        "DEPOT_OPS_PASSWORD": PASSWORD,
         "DATABASE_OWNER_URL": cluster.url(TEMPLATE, "depot_owner"),
     }
     for command in ("bootstrap", "upgrade"):

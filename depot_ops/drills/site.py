@@ -1,0 +1,83 @@
+"""Where drills happen: what they restore, with what, and a private directory that only one of them has."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from depot_ops.postgres.accounts import ServerAccount
+from depot_ops.postgres.binaries import Binaries
+
+HOME_PREFIX = "drill-"
+
+
+class DrillRunning(Exception):
+    """Another drill runs in the same directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is drilled, from what, and where."""
+
+    ops_url: str
+    """The depot's database as depot_ops, which writes canaries and nothing else."""
+    replication_url: str
+    """The same server as a role that may finish a segment."""
+    backup_dir: Path
+    archive_root: Path
+    drill_dir: Path
+    """Where copies are restored to, and removed from."""
+    stores: tuple[Path, ...]
+    """The blob store, and its mirror where there is one."""
+    blob_shards: int
+    """All content is re-hashed by this many drills, one after the other; 1 is all of it by each."""
+    rpo_objective_seconds: float
+    """For so long a canary may take into the archive by itself."""
+    binaries: Binaries
+    account: ServerAccount
+    say: Callable[[str], None]
+    """Told what begins, for whoever waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The private directory of one drill. Whatever server it starts holds `lock` to its own end."""
+
+    home: Path
+    lock: int
+
+
+@contextmanager
+def sole_workspace(site: Site, label: str) -> Iterator[Workspace]:
+    """A new directory in `site.drill_dir`, gone at the end; what killed drills left there goes first.
+
+    Raises DrillRunning, and OSError.
+    """
+    site.drill_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    # The copy's server inherits the lock: when we are killed, the directory stays taken until it too has ended.
+    lock = os.open(site.drill_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _take_lock(lock, site.drill_dir)
+        for leftover in site.drill_dir.glob(f"{HOME_PREFIX}*Z"):
+            shutil.rmtree(leftover)
+        home = site.drill_dir / f"{HOME_PREFIX}{label}"
+        try:
+            home.mkdir(mode=0o700)
+            site.account.own(home)
+            yield Workspace(home, lock)
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _take_lock(lock: int, drill_dir: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DrillRunning(
+            f"another drill runs in {drill_dir}, or a killed one ends just now: wait until it has ended"
+        ) from None
