@@ -5,11 +5,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from depot_ops.postgres.accounts import ServerAccount
-from depot_ops.postgres.binaries import Binaries
+from depot_ops.postgres.accounts import ServerAccount, runnable_binaries, server_account
+from depot_ops.postgres.binaries import Binaries, find_binaries
+from depot_ops.settings import DrillSettings
 
 HOME_PREFIX = "drill-"
 
@@ -22,9 +23,9 @@ class DrillRunning(Exception):
 class Site:
     """What is drilled, from what, and where."""
 
-    ops_url: str
+    ops_url: str = field(repr=False)
     """The depot's database as depot_ops, which writes canaries and nothing else."""
-    replication_url: str
+    replication_url: str = field(repr=False)
     """The same server as a role that may finish a segment."""
     backup_dir: Path
     archive_root: Path
@@ -48,6 +49,25 @@ class Workspace:
 
     home: Path
     lock: int
+
+
+def configured_site(settings: DrillSettings, say: Callable[[str], None]) -> Site:
+    """The site that the environment describes. Raises AccountError, BinariesNotFound."""
+    account = server_account()
+    stores = (settings.asset_storage_path, settings.asset_storage_replica_path)
+    return Site(
+        ops_url=settings.depot_ops_url.get_secret_value(),
+        replication_url=settings.depot_replication_url.get_secret_value(),
+        backup_dir=settings.backup_dir,
+        archive_root=settings.wal_archive_dir,
+        drill_dir=settings.drill_dir.absolute(),
+        stores=tuple(store for store in stores if store is not None),
+        blob_shards=settings.drill_blob_shards,
+        rpo_objective_seconds=settings.rpo_objective_seconds,
+        binaries=runnable_binaries(find_binaries(), account),
+        account=account,
+        say=say,
+    )
 
 
 @contextmanager
