@@ -3,13 +3,14 @@
 import dagster as dg
 
 from depot_ops.assets.backup import logical_backup
+from depot_ops.assets.drill import logical_restore_drill, restore_drill
 from depot_ops.assets.service import depot_service
 from depot_ops.maintenance import prune
 from depot_ops.settings import OrchestratorSettings, load
 
 OWNER = {"owner": "depot-operations"}
 MAX_RUNTIME = "dagster/max_runtime"  # seconds, after which run monitoring ends the run
-FOUR_HOURS, HALF_AN_HOUR = "14400", "1800"
+TWELVE_HOURS, FOUR_HOURS, HALF_AN_HOUR = "43200", "14400", "1800"
 
 nightly_maintenance = dg.define_asset_job(
     "nightly_maintenance",
@@ -31,6 +32,31 @@ backup_verification = dg.define_asset_job(
     description=(
         "Proves the newest backup again, from what lies on disk now, without taking another: for the time between two"
         " nights, and after anything happened to the disk. Red when any proof failed. Changes nothing."
+    ),
+)
+
+
+restore_drill_job = dg.define_asset_job(
+    "restore_drill",
+    selection=dg.AssetSelection.assets(restore_drill, logical_restore_drill),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/postgres": ""},
+    description=(
+        "Restores the newest base backup and the newest dump into DRILL_DIR, proves both, and removes them again; only"
+        " evidence stays. Red when any proof failed or a recovery objective is missed. It is safe to launch at any"
+        " time: production is not touched, and two drills never run at once."
+    ),
+)
+
+
+recovery_objectives = dg.define_asset_job(
+    "recovery_objectives",
+    selection=dg.AssetSelection.checks_for_assets(restore_drill, logical_restore_drill),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: HALF_AN_HOUR, "dagster/kind/postgres": ""},
+    description=(
+        "Judges by the evidence of drills whether recovery time, recovery point and the drills' age are within their"
+        " objectives. Red also when drills stopped running, which the drills themselves cannot tell. Changes nothing."
     ),
 )
 

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from depot_ops.jobs import dagster_maintenance, nightly_maintenance
+from depot_ops.jobs import dagster_maintenance, nightly_maintenance, recovery_objectives, restore_drill_job
 from depot_ops.settings import OrchestratorSettings, load
 
 _TIMEZONE = load(OrchestratorSettings).maintenance_timezone
@@ -21,4 +21,20 @@ dagster_maintenance_schedule = dg.ScheduleDefinition(
     execution_timezone=_TIMEZONE,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every night at 04:30 in MAINTENANCE_TIMEZONE, when the nightly work is done.",
+)
+
+restore_drill_schedule = dg.ScheduleDefinition(
+    job=restore_drill_job,
+    cron_schedule="0 6 * * 0",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every Sunday at 06:00 in MAINTENANCE_TIMEZONE, when the night's backups are done.",
+)
+
+recovery_objectives_schedule = dg.ScheduleDefinition(
+    job=recovery_objectives,
+    cron_schedule="0 8 * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every morning at 08:00 in MAINTENANCE_TIMEZONE.",
 )

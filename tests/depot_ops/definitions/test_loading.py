@@ -57,9 +57,16 @@ def test_every_check_and_job_has_a_description():
         "checksum",
         "row_counts",
         "service_health",
+        "rto_within_objective",
+        "rpo_within_objective",
+        "drill_age",
+        "logical_drill_age",
     }
     assert all(spec.description and spec.blocking for spec in checks)
-    names = ("nightly_maintenance", "backup_verification", "dagster_maintenance")
+    names = (
+        *("nightly_maintenance", "backup_verification", "dagster_maintenance"),
+        *("restore_drill", "recovery_objectives"),
+    )
     jobs = [defs.resolve_job_def(name) for name in names]
     assert all(job.description and "dagster/max_runtime" in job.tags and "owner" in job.tags for job in jobs)
 
