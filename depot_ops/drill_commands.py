@@ -1,5 +1,6 @@
 """`depot-ops drill`: restore what was backed up, prove it, and show the evidence."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,7 @@ def run(
 
     Example: depot-ops drill run --json
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us with it wants no copy left behind
     try:
         settings = load(DrillSettings)
         record = run_drill(DrillKind.LOGICAL if logical else DrillKind.BASE, configured_site(settings, _progress))

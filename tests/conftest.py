@@ -62,6 +62,7 @@ class DepotDatabase:
     owner_url: str
     service_url: str
     dump_url: str
+    ops_url: str
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +94,7 @@ def depot_database(cluster: Cluster, depot_template: str) -> Iterator[DepotDatab
         owner_url=cluster.url(name, "depot_owner"),
         service_url=cluster.url(name, "depot_service"),
         dump_url=cluster.url(name, "depot_dump"),
+        ops_url=cluster.url(name, "depot_ops"),
     )
     with psycopg.connect(cluster.url(), autocommit=True) as admin:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -7,9 +7,16 @@ import time
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from depot_ops.drills.canary import look_for, plant
-from depot_ops.drills.proofs import catalogue_answers, catalogue_consistent, content_intact, rows_and_indexes
+from depot_ops.drills.proofs import (
+    UNHURRIED,
+    catalogue_answers,
+    catalogue_consistent,
+    content_intact,
+    rows_and_indexes,
+)
 from depot_ops.drills.record import DrillRecord, DrillRecordUnusable, find_drills, load_drill
 from depot_ops.drills.site import Site, Workspace
 from depot_ops.postgres.base_record import BaseBackup, find_base_backups, load_base_backup
@@ -81,7 +88,8 @@ def _open(site: Site, record: DrillRecord, base: BaseBackup, database: str, work
     data, superuser = workspace.home / "data", base.record.superuser
     with serving(data, CUT_TIES, superuser, workspace.home, workspace.lock, site.binaries, site.account) as (server, _):
         host, port = server.info.host, server.info.port
-        with psycopg.connect(host=host, port=port, user=superuser, dbname=database, autocommit=True) as depot:
+        address = make_conninfo(host=host, port=port, user=superuser, dbname=database, options=UNHURRIED)
+        with psycopg.connect(address, autocommit=True) as depot:
             record.findings += [look_for(record.canary, depot), catalogue_answers(depot)]
             opened = time.monotonic()
             restored = record.restored
@@ -105,12 +113,12 @@ def _verify(site: Site, record: DrillRecord, depot: psycopg.Connection[Any]) -> 
 
 
 def _next_shard(site: Site) -> int:
-    """The one after that which was looked at last, so that drills go through all of them."""
+    """The one after that which was proved last, so that drills go through all, and stay with one that has a loss."""
     for path in reversed(find_drills(site.backup_dir)):
         try:
             figures = load_drill(path).figures
         except DrillRecordUnusable:
             continue  # it proved nothing; the shard before it comes again
-        if figures.get("blob_shards") == site.blob_shards:
+        if figures.get("blob_shards") == site.blob_shards and figures["lost_blobs"] == 0:
             return (int(figures["blob_shard"]) + 1) % site.blob_shards
     return 0

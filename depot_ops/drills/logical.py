@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from depot_ops.drills.proofs import catalogue_answers, catalogue_consistent
 from depot_ops.drills.record import DrillRecord
@@ -117,7 +118,7 @@ def _make_database(server: psycopg.Connection[Any], database: str, roles: set[st
         server.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
     if database != server.info.dbname:
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
-    return psycopg.conninfo.make_conninfo(host=server.info.host, port=server.info.port, user=SUPERUSER, dbname=database)
+    return make_conninfo(host=server.info.host, port=server.info.port, user=SUPERUSER, dbname=database)
 
 
 def _as_dumped(url: str, expected: BackupRecord) -> list[Finding]:

@@ -32,7 +32,7 @@ def run_drill(kind: DrillKind, site: Site) -> DrillRecord:
     Raises DrillRunning, and OSError when no evidence can be left.
     """
     record = begin(kind, site.binaries.version)
-    with sole_workspace(site, record.label) as workspace:
+    with sole_workspace(site) as workspace:
         close_killed(site.backup_dir)
         publish(record, site.backup_dir)
         try:

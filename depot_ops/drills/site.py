@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from depot_ops.postgres.accounts import ServerAccount, runnable_binaries, server
 from depot_ops.postgres.binaries import Binaries, find_binaries
 from depot_ops.settings import DrillSettings
 
+# Short, because sockets lie below it; and told from anything else that somebody keeps in that directory.
 HOME_PREFIX = "drill-"
+HOMES = f"{HOME_PREFIX}{'[0-9a-f]' * 8}"
 
 
 class DrillRunning(Exception):
@@ -71,7 +74,7 @@ def configured_site(settings: DrillSettings, say: Callable[[str], None]) -> Site
 
 
 @contextmanager
-def sole_workspace(site: Site, label: str) -> Iterator[Workspace]:
+def sole_workspace(site: Site) -> Iterator[Workspace]:
     """A new directory in `site.drill_dir`, gone at the end; what killed drills left there goes first.
 
     Raises DrillRunning, and OSError.
@@ -81,9 +84,9 @@ def sole_workspace(site: Site, label: str) -> Iterator[Workspace]:
     lock = os.open(site.drill_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _take_lock(lock, site.drill_dir)
-        for leftover in site.drill_dir.glob(f"{HOME_PREFIX}*Z"):
+        for leftover in site.drill_dir.glob(HOMES):
             shutil.rmtree(leftover)
-        home = site.drill_dir / f"{HOME_PREFIX}{label}"
+        home = site.drill_dir / f"{HOME_PREFIX}{secrets.token_hex(4)}"
         try:
             home.mkdir(mode=0o700)
             site.account.own(home)

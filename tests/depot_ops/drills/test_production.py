@@ -52,7 +52,7 @@ def listening(directory: Path) -> set[tuple[str, int]]:
     return {tuple(c.laddr) for server in servers for c in server.net_connections("tcp") if c.status == "LISTEN"}
 
 
-@pytest.mark.parametrize(("step", "seconds"), [("restoring", 0.3), ("opening", 0.05), ("verifying", 0.05)])
+@pytest.mark.parametrize(("step", "seconds"), [("restoring", 0.3), ("verifying", 0.05)])
 def test_a_killed_drill_is_recorded_as_failed_and_the_next_one_works(depot, step, seconds):
     depot.back_up()
     environment = {**os.environ, **depot.environment, "RPO_OBJECTIVE_SECONDS": "0"}
@@ -76,3 +76,18 @@ def test_a_killed_drill_is_recorded_as_failed_and_the_next_one_works(depot, step
     assert (killed.result, last) == ("failed", record)
     assert "killed" in killed.reason
     assert depot.left_behind() == []
+
+
+def test_a_drill_that_is_told_to_end_takes_its_copy_with_it(depot):
+    depot.back_up()
+    environment = {**os.environ, **depot.environment, "RPO_OBJECTIVE_SECONDS": "0"}
+    with subprocess.Popen([sys.executable, "-m", "depot_ops", "drill", "run"], env=environment) as process:
+        while not list(depot.drill_dir.glob("drill-*/.partial-data")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) != 0
+    assert depot.left_behind() == []
+    ended = load_drill(find_drills(depot.backup_dir)[-1])
+    assert ended.result == "failed"
+    assert "broken off" in ended.reason
