@@ -13,24 +13,24 @@ from depot_ops.jobs import (
     dagster_maintenance,
     nightly_maintenance,
     recovery_objectives,
-    restore_drill_job,
+    restore_drills,
 )
 from depot_ops.resources import RESOURCES
 from depot_ops.schedules import (
     dagster_maintenance_schedule,
     nightly_maintenance_schedule,
     recovery_objectives_schedule,
-    restore_drill_schedule,
+    restore_drills_schedule,
 )
 
 defs = dg.Definitions(
     assets=[logical_backup, depot_service, restore_drill, logical_restore_drill],
     asset_checks=[*backup_checks, service_health, *drill_checks],
-    jobs=[nightly_maintenance, backup_verification, dagster_maintenance, restore_drill_job, recovery_objectives],
+    jobs=[nightly_maintenance, backup_verification, dagster_maintenance, restore_drills, recovery_objectives],
     schedules=[
         nightly_maintenance_schedule,
         dagster_maintenance_schedule,
-        restore_drill_schedule,
+        restore_drills_schedule,
         recovery_objectives_schedule,
     ],
     resources=RESOURCES,

@@ -36,8 +36,8 @@ backup_verification = dg.define_asset_job(
 )
 
 
-restore_drill_job = dg.define_asset_job(
-    "restore_drill",
+restore_drills = dg.define_asset_job(
+    "restore_drills",
     selection=dg.AssetSelection.assets(restore_drill, logical_restore_drill),
     executor_def=dg.in_process_executor,
     tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/postgres": ""},

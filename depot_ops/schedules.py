@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from depot_ops.jobs import dagster_maintenance, nightly_maintenance, recovery_objectives, restore_drill_job
+from depot_ops.jobs import dagster_maintenance, nightly_maintenance, recovery_objectives, restore_drills
 from depot_ops.settings import OrchestratorSettings, load
 
 _TIMEZONE = load(OrchestratorSettings).maintenance_timezone
@@ -23,8 +23,8 @@ dagster_maintenance_schedule = dg.ScheduleDefinition(
     description="Every night at 04:30 in MAINTENANCE_TIMEZONE, when the nightly work is done.",
 )
 
-restore_drill_schedule = dg.ScheduleDefinition(
-    job=restore_drill_job,
+restore_drills_schedule = dg.ScheduleDefinition(
+    job=restore_drills,
     cron_schedule="0 6 * * 0",
     execution_timezone=_TIMEZONE,
     default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -19,7 +19,7 @@ Metadata = dict[str, dg.MetadataValue | int | float | str]
         "The newest base backup, restored into DRILL_DIR with the whole log up to a row that was written after it, and"
         " proved: references, every row and index, and the SHA-256 of all content that it names. Evidence stays in"
         " BACKUP_DIR/drills, the copy does not; production is not touched. When this is red, do not rely on the newest"
-        " backup: read the reason, mend what it names or take a full backup, and launch restore_drill again."
+        " backup: read the reason, mend what it names or take a full backup, and launch restore_drills again."
     ),
 )
 def restore_drill(context: dg.AssetExecutionContext, drills: RestoreDrills) -> dg.MaterializeResult[None]:
@@ -35,7 +35,7 @@ def restore_drill(context: dg.AssetExecutionContext, drills: RestoreDrills) -> d
     description=(
         "The newest dump, loaded into a private cluster in DRILL_DIR: its rows and objects are counted against its"
         " record, and its references followed. Evidence stays in BACKUP_DIR/drills. When this is red, the newest dump"
-        " cannot be relied on: read the reason, launch nightly_maintenance for a new one, and then restore_drill again."
+        " cannot be relied on: read the reason, launch nightly_maintenance for a new one, and then restore_drills."
     ),
 )
 def logical_restore_drill(context: dg.AssetExecutionContext, drills: RestoreDrills) -> dg.MaterializeResult[None]:

@@ -18,11 +18,11 @@ DESCRIPTIONS = {
     ),
     Objective.AGE: (
         "A drill of a base backup has passed within DRILL_MAX_AGE_SECONDS. When this is red nothing proves that the"
-        " depot can be restored: read why drills fail or do not run, and launch restore_drill."
+        " depot can be restored: read why drills fail or do not run, and launch restore_drills."
     ),
     Objective.LOGICAL_AGE: (
         "A drill of a dump has passed within DRILL_MAX_AGE_SECONDS. When this is red nothing proves that dumps can be"
-        " loaded: read why drills fail or do not run, and launch restore_drill."
+        " loaded: read why drills fail or do not run, and launch restore_drills."
     ),
 }
 

@@ -29,6 +29,11 @@ def test_dagster_validates_the_workspace(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_no_two_definitions_have_one_name():
+    """Validation does not see it; the webserver does, and then shows nothing at all."""
+    assert defs.get_repository_def().get_all_jobs()
+
+
 def test_an_unknown_time_zone_is_named():
     done = run([sys.executable, "-c", "import depot_ops.definitions"], MAINTENANCE_TIMEZONE="Mars/Olympus")
     assert done.returncode != 0
@@ -65,7 +70,7 @@ def test_every_check_and_job_has_a_description():
     assert all(spec.description and spec.blocking for spec in checks)
     names = (
         *("nightly_maintenance", "backup_verification", "dagster_maintenance"),
-        *("restore_drill", "recovery_objectives"),
+        *("restore_drills", "recovery_objectives"),
     )
     jobs = [defs.resolve_job_def(name) for name in names]
     assert all(job.description and "dagster/max_runtime" in job.tags and "owner" in job.tags for job in jobs)

@@ -25,7 +25,7 @@ def passed(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
 def test_a_week_with_its_drills_is_green_with_figures_and_stays_so_until_they_are_old(configured, monkeypatch):
     configured.back_up()
     configured.dump()
-    result = run_job("restore_drill")
+    result = run_job("restore_drills")
     assert result.success
     objectives = ("rto_within_objective", "rpo_within_objective", "drill_age", "logical_drill_age")
     assert passed(result) == dict.fromkeys(objectives, True)
@@ -43,7 +43,7 @@ def test_a_week_with_its_drills_is_green_with_figures_and_stays_so_until_they_ar
 
 def test_a_drill_that_fails_is_red_and_says_why(configured):
     configured.backup_dir.mkdir()
-    result = run_job("restore_drill")
+    result = run_job("restore_drills")
     assert not result.success
     errors = [event.step_failure_data.user_failure_data for event in result.filter_events(lambda e: e.is_step_failure)]
     reasons = " ".join(error.description for error in errors if error)
