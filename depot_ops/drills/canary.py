@@ -16,8 +16,10 @@ FORCED_ARRIVAL_SECONDS = 60.0
 POLL_SECONDS = 0.1
 
 _WRITE = "INSERT INTO ops_canaries DEFAULT VALUES RETURNING id, written_at"
+# What is flushed has the commit in it. The position of the next insertion can lie behind a switch, in a segment that
+# nothing is ever written to.
 _POSITION = """
-SELECT pg_current_wal_insert_lsn()::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
+SELECT pg_current_wal_flush_lsn()::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
        pg_size_bytes(current_setting('wal_segment_size'))
 """
 
@@ -34,6 +36,7 @@ def plant(
     For `patience_seconds` it is left to arrive by itself, as everybody's commits do. After that the server is told to
     finish the segment: the drill goes on, and the seconds say that the log comes too late.
     """
+    depot.execute("SET synchronous_commit = local")
     identity, written_at = _row(depot, _WRITE)
     committed = time.monotonic()
     position, timeline, size = _row(depot, _POSITION)
@@ -42,7 +45,7 @@ def plant(
     forced = not _arrives(archive, segment, patience_seconds)
     if forced:
         finding = check_freshness(replication_url, archive, arrival_seconds=FORCED_ARRIVAL_SECONDS)
-        if finding.status is not Status.HEALTHY or archive.record(segment) is None:
+        if finding.status is not Status.HEALTHY or not _arrives(archive, segment, FORCED_ARRIVAL_SECONDS):
             raise CanaryLost(f"the canary in {segment.name} did not reach the archive: {finding.detail}")
     seconds = round(time.monotonic() - committed, 3)
     return Canary(id=identity, written_at=written_at, lsn=position, segment=segment.name, forced=forced), seconds

@@ -3,8 +3,10 @@
 import os
 import subprocess
 
+import psycopg
 import pytest
 
+from depot_ops.drills.canary import plant
 from depot_ops.drills.record import DrillKind
 from depot_ops.postgres.wal.names import parse_wal_name
 
@@ -95,6 +97,25 @@ def test_without_a_backup_a_database_or_an_archive_that_fills_the_drill_has_fail
     assert unreachable.result == "failed"
     assert "refused" in unreachable.reason
     assert "secret-password" not in unreachable.model_dump_json()
+
+
+def test_a_segment_that_ends_right_behind_the_canary_is_the_one_that_is_waited_for(depot):
+    """As archive_timeout ends one at any moment: the next has nothing in it, and never comes."""
+    depot.execute("ALTER SYSTEM SET archive_timeout = 0")
+    depot.execute("SELECT pg_reload_conf()")
+    depot.archive_all()
+
+    class SwitchAfterInsert(psycopg.Connection):
+        def execute(self, query, *arguments, **options):
+            cursor = super().execute(query, *arguments, **options)
+            if "INSERT" in str(query):
+                depot.archive_all()
+            return cursor
+
+    with SwitchAfterInsert.connect(depot.site().ops_url, autocommit=True) as connection:
+        canary, seconds = plant(connection, depot.cluster.url(), depot.archive, 5.0)
+    assert not canary.forced
+    assert seconds < 5
 
 
 def test_a_log_that_comes_too_late_is_forced_and_measured(depot):
