@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -205,5 +206,7 @@ def depot(pristine, reachable_dir) -> Iterator[Depot]:
     yield Depot(cluster, home)
     stop.set()
     collector.join()
+    if cluster.process:
+        cluster.process.send_signal(signal.SIGQUIT)  # nobody reads what it would still archive
     cluster.stop()
     shutil.rmtree(home)
