@@ -13,6 +13,7 @@ import typer
 
 from depot_ops.backup_commands import app as backup_app
 from depot_ops.catalogue_commands import app as catalogue_app
+from depot_ops.drill_commands import app as drill_app
 from depot_ops.health_commands import app as health_app
 from depot_ops.launch_commands import app as launch_app
 from depot_ops.local.stack import StackError, StackOptions
@@ -24,6 +25,7 @@ from depot_ops.wal_commands import app as wal_app
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(backup_app, name="backup")
 app.add_typer(catalogue_app, name="catalogue")
+app.add_typer(drill_app, name="drill")
 app.add_typer(wal_app, name="wal")
 for commands in (launch_app, health_app, restore_app, report_app):
     app.registered_commands += commands.registered_commands

@@ -6,6 +6,7 @@ import dagster as dg
 
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.base_backup import BaseBackupConfig, base_backup
+from depot_ops.assets.drill import logical_restore_drill, restore_drill
 from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
 from depot_ops.assets.wal import wal_archive
@@ -17,7 +18,7 @@ from depot_ops.settings import ChecklistSettings, OrchestratorSettings, load
 
 OWNER = {"owner": "depot-operations"}
 MAX_RUNTIME = "dagster/max_runtime"  # seconds, after which run monitoring ends the run
-FOUR_HOURS, HALF_AN_HOUR = "14400", "1800"
+TWELVE_HOURS, FOUR_HOURS, HALF_AN_HOUR = "43200", "14400", "1800"
 
 nightly_maintenance = dg.define_asset_job(
     "nightly_maintenance",
@@ -48,13 +49,13 @@ BASE_BACKUPS = dg.AssetSelection.assets(base_backup) | dg.AssetSelection.checks_
 
 full_backup = dg.define_asset_job(
     "full_backup",
-    selection=BASE_BACKUPS,
+    selection=BASE_BACKUPS | dg.AssetSelection.assets(restore_drill),
     config=dg.RunConfig(ops={"base_backup": BaseBackupConfig(kind=BaseBackupKind.FULL)}),
     executor_def=dg.in_process_executor,
     tags=OWNER | {MAX_RUNTIME: FOUR_HOURS, "dagster/kind/postgres": ""},
     description=(
-        "Takes a full base backup, verifies it, and looks at every chain. Red when there is no new one or one is"
-        " broken. Safe to launch at any time: a second one refuses."
+        "Takes a full base backup, verifies it, looks at every chain, and restores it in a drill. Red when there is no"
+        " new one, one is broken or the drill fails. Safe to launch at any time: a second one refuses."
     ),
 )
 
@@ -89,6 +90,30 @@ nightly_report = dg.define_asset_job(
     description=(
         "Makes the nightly report (dumps, log, service, standby), whatever became of the night's work. Red when any of"
         " it is unhealthy. Changes nothing but that the primary finishes a segment of its log."
+    ),
+)
+
+restore_drills = dg.define_asset_job(
+    "restore_drills",
+    selection=dg.AssetSelection.assets(restore_drill, logical_restore_drill),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/postgres": ""},
+    description=(
+        "Restores the newest base backup and the newest dump into DRILL_DIR, proves both, and removes them again; only"
+        " evidence stays. Red when any proof failed or a recovery objective is missed. It is safe to launch at any"
+        " time: production is not touched, and two drills never run at once."
+    ),
+)
+
+
+recovery_objectives = dg.define_asset_job(
+    "recovery_objectives",
+    selection=dg.AssetSelection.checks_for_assets(restore_drill, logical_restore_drill),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: HALF_AN_HOUR, "dagster/kind/postgres": ""},
+    description=(
+        "Judges by the evidence of drills whether recovery time, recovery point and the drills' age are within their"
+        " objectives. Red also when drills stopped running, which the drills themselves cannot tell. Changes nothing."
     ),
 )
 
@@ -157,3 +182,17 @@ def prune_history(context: dg.OpExecutionContext) -> None:
 )
 def dagster_maintenance() -> None:
     prune_history()
+
+
+ALL = (
+    nightly_maintenance,
+    nightly_report,
+    backup_verification,
+    full_backup,
+    incremental_backup,
+    wal_check,
+    restore_drills,
+    recovery_objectives,
+    dr_checklist,
+    dagster_maintenance,
+)

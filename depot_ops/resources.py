@@ -1,15 +1,21 @@
 """What assets, checks and ops are given. The UI shows the names of environment variables, never their values."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 
+from depot_ops.drills.objectives import Objective, check_objective
+from depot_ops.drills.record import DrillKind, DrillRecord
+from depot_ops.drills.run import run_drill
+from depot_ops.drills.site import configured_site
 from depot_ops.evidence import Finding
 from depot_ops.health import check_service
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.dump import take_logical_backup
 from depot_ops.postgres.dump_checks import DumpCheck, verify_newest
 from depot_ops.postgres.dump_record import BackupRecord
+from depot_ops.settings import BackupSettings, DrillSettings, ObjectiveSettings, load
 
 
 class DumpSource(dg.ConfigurableResource[None]):
@@ -39,8 +45,23 @@ class DepotService(dg.ConfigurableResource[None]):
         return check_service(self.url)
 
 
+class RestoreDrills(dg.ConfigurableResource[None]):
+    """Restoring what was backed up. Its many settings, half of them optional, are read when they are needed."""
+
+    def run(self, kind: DrillKind, say: Callable[[str], None]) -> DrillRecord:
+        return run_drill(kind, configured_site(load(DrillSettings), say))
+
+    def judge(self, objective: Objective) -> Finding:
+        return check_objective(objective, load(ObjectiveSettings))
+
+    @property
+    def backup_dir(self) -> Path:
+        return load(BackupSettings).backup_dir
+
+
 RESOURCES = {
     "dump_source": DumpSource(url=dg.EnvVar("DEPOT_DUMP_URL")),
     "backups": BackupDirectory(path=dg.EnvVar("BACKUP_DIR")),
+    "drills": RestoreDrills(),
     "depot": DepotService(url=dg.EnvVar("DEPOT_URL")),
 }

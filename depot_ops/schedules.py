@@ -8,6 +8,8 @@ from depot_ops.jobs import (
     incremental_backup,
     nightly_maintenance,
     nightly_report,
+    recovery_objectives,
+    restore_drills,
     wal_check,
 )
 from depot_ops.settings import OrchestratorSettings, load
@@ -61,3 +63,30 @@ dagster_maintenance_schedule = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every night at 04:30 in MAINTENANCE_TIMEZONE, when the nightly work is done.",
 )
+
+restore_drills_schedule = dg.ScheduleDefinition(
+    job=restore_drills,
+    cron_schedule="0 6 * * 0",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every Sunday at 06:00 in MAINTENANCE_TIMEZONE, when the night's backups are done.",
+)
+
+recovery_objectives_schedule = dg.ScheduleDefinition(
+    job=recovery_objectives,
+    cron_schedule="0 8 * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every morning at 08:00 in MAINTENANCE_TIMEZONE.",
+)
+
+ALL = [
+    nightly_maintenance_schedule,
+    full_backup_schedule,
+    incremental_backup_schedule,
+    wal_check_schedule,
+    nightly_report_schedule,
+    dagster_maintenance_schedule,
+    restore_drills_schedule,
+    recovery_objectives_schedule,
+]

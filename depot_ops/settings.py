@@ -53,6 +53,38 @@ class WalSettings(BaseBackupSettings):
     wal_archive_dir: Path = Field(description="WAL_ARCHIVE_DIR: the archive of the log.")
 
 
+class ObjectiveSettings(BackupSettings):
+    """What is promised of a recovery, and judged by the drills in BACKUP_DIR."""
+
+    rto_objective_seconds: float = Field(
+        3600, gt=0, description="RTO_OBJECTIVE_SECONDS: after a disaster users can work again within this."
+    )
+    rpo_objective_seconds: float = Field(
+        300, ge=0, description="RPO_OBJECTIVE_SECONDS: a disaster loses the commits of no more than this."
+    )
+    drill_max_age_seconds: float = Field(
+        8 * 86400, gt=0, description="DRILL_MAX_AGE_SECONDS: the newest drill that passed is no older than this."
+    )
+
+
+class DrillSettings(WalSettings, ObjectiveSettings):
+    """What drills restore, and where."""
+
+    depot_ops_url: SecretStr = Field(
+        description="DEPOT_OPS_URL: the depot's database as depot_ops, the role that writes canaries."
+    )
+    drill_dir: Path = Field(
+        description="DRILL_DIR: where copies are restored to; the account that runs PostgreSQL has to reach it."
+    )
+    asset_storage_path: Path = Field(description="ASSET_STORAGE_PATH: the root of the blob store.")
+    asset_storage_replica_path: Path | None = Field(
+        None, description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror."
+    )
+    drill_blob_shards: int = Field(
+        1, ge=1, le=256, description="DRILL_BLOB_SHARDS: so many drills re-hash all content, each a part; 1 is all."
+    )
+
+
 class ServiceSettings(BaseSettings):
     """Where the depot service answers."""
 

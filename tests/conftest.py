@@ -62,6 +62,7 @@ class DepotDatabase:
     owner_url: str
     service_url: str
     dump_url: str
+    ops_url: str
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +74,7 @@ def depot_template(cluster: Cluster) -> str:
         "DEPOT_OWNER_PASSWORD": PASSWORD,
         "DEPOT_SERVICE_PASSWORD": PASSWORD,
         "DEPOT_DUMP_PASSWORD": PASSWORD,
+        "DEPOT_OPS_PASSWORD": PASSWORD,
         "DATABASE_OWNER_URL": cluster.url(TEMPLATE, "depot_owner"),
     }
     for command in ("bootstrap", "upgrade"):
@@ -92,6 +94,7 @@ def depot_database(cluster: Cluster, depot_template: str) -> Iterator[DepotDatab
         owner_url=cluster.url(name, "depot_owner"),
         service_url=cluster.url(name, "depot_service"),
         dump_url=cluster.url(name, "depot_dump"),
+        ops_url=cluster.url(name, "depot_ops"),
     )
     with psycopg.connect(cluster.url(), autocommit=True) as admin:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

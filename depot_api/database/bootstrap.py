@@ -8,6 +8,7 @@ ROLES = {
     "depot_owner": "LOGIN BYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
     "depot_service": "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT",
     "depot_dump": "LOGIN BYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
+    "depot_ops": "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT",
 }
 
 # Every access path of the service has an index that gives its order. After a large submit the statistics still say

@@ -56,6 +56,9 @@ def base_backup_age() -> dg.AssetCheckResult:
     return check_result(check_age(settings.backup_dir, settings.base_backup_max_age_hours))
 
 
+base_backup_checks = [chain_intact, base_backup_verified, base_backup_age]
+
+
 def check_age(backup_dir: Path, max_hours: float) -> Finding:
     """Was the newest base backup taken within `max_hours`?"""
     try:

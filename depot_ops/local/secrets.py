@@ -21,6 +21,7 @@ class StackSecrets(BaseModel):
     owner_password: str = Field(default_factory=_password)
     service_password: str = Field(default_factory=_password)
     dump_password: str = Field(default_factory=_password)
+    ops_password: str = Field(default_factory=_password)
     dagster_password: str = Field(default_factory=_password)
     admin_password: str = Field(default_factory=_password)
     jwt_secret: str = Field(default_factory=lambda: secrets.token_urlsafe(48))

@@ -136,6 +136,7 @@ class Stack:
             "DEPOT_OWNER_PASSWORD": self.secrets.owner_password,
             "DEPOT_SERVICE_PASSWORD": self.secrets.service_password,
             "DEPOT_DUMP_PASSWORD": self.secrets.dump_password,
+            "DEPOT_OPS_PASSWORD": self.secrets.ops_password,
             "DATABASE_OWNER_URL": self.owner_url,
             "DEPOT_ADMIN_PASSWORD": self.secrets.admin_password,
             "DEPOT_API_TOKEN": self.secrets.admin_token,
@@ -158,7 +159,7 @@ class Stack:
         return {
             "DATABASE_URL": self.primary.url("depot", "depot_service", self.secrets.service_password),
             "JWT_SECRET": self.secrets.jwt_secret,
-            "ASSET_STORAGE_PATH": str(self.options.data_dir / "storage"),
+            "ASSET_STORAGE_PATH": str(self.storage),
         }
 
     def _operations_environment(self) -> dict[str, str]:
@@ -169,9 +170,12 @@ class Stack:
             "DEPOT_URL": self.api_url,
             "DEPOT_TOKEN": self.secrets.admin_token,
             "DEPOT_DUMP_URL": self.primary.url("depot", "depot_dump", self.secrets.dump_password),
+            "DEPOT_OPS_URL": self.primary.url("depot", "depot_ops", self.secrets.ops_password),
             "DEPOT_REPLICATION_URL": self.primary.url(),
             "BACKUP_DIR": str(self.options.data_dir / "backups"),
             **self._wal_environment(),
+            "DRILL_DIR": str(self.primary.home.with_name("drill")),
+            "ASSET_STORAGE_PATH": str(self.storage),
             "DEPOT_PG_BINDIR": str(self.binaries.bindir),
         }
 
@@ -212,6 +216,10 @@ class Stack:
 
     def _workspace(self) -> Path:
         return PROJECT_ROOT / "workspace.yaml"
+
+    @property
+    def storage(self) -> Path:
+        return self.options.data_dir / "storage"
 
     @property
     def description_path(self) -> Path:

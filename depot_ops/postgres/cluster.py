@@ -23,6 +23,8 @@ POLL_SECONDS = 0.05
 # sockaddr_un holds 107 bytes, of which `/.s.PGSQL.65535` takes 16.
 MAX_SOCKET_DIRECTORY_BYTES = 90
 PR_SET_PDEATHSIG = 1
+# What is committed reaches the archive after this at the latest, however little is written.
+ARCHIVE_TIMEOUT = "60s"
 
 
 class ClusterError(Exception):
@@ -80,29 +82,10 @@ class Cluster:
         password_file.touch(mode=0o600)
         password_file.write_text(self.password)
         self.account.own(password_file)
-        # The built-in provider sorts alike on every machine; before 17 only C does.
-        locale = ["--locale=C"]
-        if self.binaries.major >= 17:  # noqa: PLR2004 - a version of PostgreSQL
-            locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        command: list[str | Path] = [
-            self.binaries.path("initdb"),
-            f"--pgdata={target}",
-            "--username=postgres",
-            f"--pwfile={password_file}",
-            "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            "--data-checksums",
-            *locale,
-        ]
         try:
-            made = subprocess.run(
-                command, capture_output=True, text=True, cwd="/", check=False, **self.account.process_owner()
-            )
+            initdb(self.binaries, self.account, target, f"--pwfile={password_file}", "--auth=scram-sha-256")
         finally:
             password_file.unlink()
-        if made.returncode != 0:
-            shutil.rmtree(target, ignore_errors=True)
-            raise ClusterError(f"initdb failed in {self.home}: {made.stderr.strip()}")
 
     def _check_version(self) -> None:
         major = (self.data / "PG_VERSION").read_text().strip()
@@ -200,12 +183,34 @@ class Cluster:
             self._socket_directory = None
 
 
+def initdb(binaries: Binaries, account: ServerAccount, target: Path, *options: str) -> None:
+    """Make a data directory. Raises ClusterError, and leaves nothing then."""
+    # The built-in provider sorts alike on every machine; before 17 only C does.
+    locale = ["--locale=C"]
+    if binaries.major >= 17:  # noqa: PLR2004 - a version of PostgreSQL
+        locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    command: list[str | Path] = [
+        binaries.path("initdb"),
+        f"--pgdata={target}",
+        "--username=postgres",
+        "--encoding=UTF8",
+        "--data-checksums",
+        *locale,
+        *options,
+    ]
+    made = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False, **account.process_owner())
+    if made.returncode != 0:
+        shutil.rmtree(target, ignore_errors=True)
+        raise ClusterError(f"initdb failed in {target.parent}: {made.stderr.strip()}")
+
+
 def archiving(cluster_home: Path, major: int) -> dict[str, str]:
     """Settings of the depot's primary: archive by contrib's basic_archive, in-process, fsynced, never overwriting."""
     settings = {
         "archive_mode": "on",
         "archive_library": "'basic_archive'",
         "basic_archive.archive_directory": f"'{cluster_home / 'wal_spool'}'",
+        "archive_timeout": ARCHIVE_TIMEOUT,
     }
     if major >= 17:  # noqa: PLR2004 - a version of PostgreSQL
         settings["summarize_wal"] = "on"

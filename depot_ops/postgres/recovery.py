@@ -49,6 +49,20 @@ CUT_TIES = {
     "primary_slot_name": "",
     "synchronous_standby_names": "",
 }
+# A server that only we can reach and that acts on nothing else, whatever the configuration that it comes with says.
+PRIVATE = {
+    "listen_addresses": "",
+    "port": str(SOCKET_PORT),
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "lc_messages": "C",
+    "ssl": "off",
+    "autovacuum": "off",
+    "external_pid_file": "",
+    # Schedulers that are loaded would run their jobs, and subscriptions would take production's place at their source.
+    "shared_preload_libraries": "",
+    "max_logical_replication_workers": "0",
+}
 TARGET_SETTINGS = ("recovery_target", *(f"recovery_target_{kind}" for kind in ("name", "time", "xid", "lsn")))
 _ENDED = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, pg_last_xact_replay_timestamp(),
@@ -150,7 +164,8 @@ def _restore(
     _prepare(data)
     _own_all(work, account)
     fetched = time.monotonic()
-    with _recovered(plan, data, staged, work, lock, binaries, account) as (connection, log):
+    settings, superuser = _recovery_settings(plan, staged), plan.base.record.superuser
+    with serving(data, settings, superuser, work, lock, binaries, account) as (connection, log):
         in_recovery, ended, last_commit, new_timeline = _ended(connection)
         if in_recovery:
             raise RestoreError(f"the server is still in recovery: {_tail(log)}")
@@ -313,23 +328,26 @@ def _own_all(directory: Path, account: ServerAccount) -> None:
 
 
 @contextmanager
-def _recovered(
-    plan: RecoveryPlan,
+def serving(
     data: Path,
-    staged: Path,
+    settings: dict[str, str],
+    superuser: str,
     work: Path,
     lock: int,
     binaries: Binaries,
     account: ServerAccount,
 ) -> Iterator[tuple[psycopg.Connection[Any], Path]]:
-    """The server after its recovery, for nobody but us; shut down at the end of the block."""
+    """A server on `data` for nobody but us, and its log; shut down at the end of the block. Its files are in `work`.
+
+    It holds `lock` until it has ended, also when we are killed. Raises RestoreError.
+    """
     sockets = _socket_directory(work)
     hba, log = work / "pg_hba.conf", work / "server.log"
     hba.write_text("local all all trust\n")  # only we and the server's account can reach the socket
     log.touch(mode=0o600)
     for path in (sockets, hba, log):
         account.own(path)
-    settings = {**_recovery_settings(plan, staged), "unix_socket_directories": str(sockets), "hba_file": str(hba)}
+    settings = {**PRIVATE, **settings, "unix_socket_directories": str(sockets), "hba_file": str(hba)}
     options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -345,7 +363,7 @@ def _recovered(
             **account.process_owner(),
         )
     try:
-        with _connected(process, sockets, plan.base.record.superuser, log) as connection:
+        with _connected(process, sockets, superuser, log) as connection:
             yield connection, log
         _stop(process, log)
     finally:
@@ -370,13 +388,6 @@ def _recovery_settings(plan: RecoveryPlan, staged: Path) -> dict[str, str]:
         "recovery_target_action": "promote",
         # With hot standby, a recovery waits for ever where the primary had more connections.
         "hot_standby": "off",
-        "listen_addresses": "",
-        "port": str(SOCKET_PORT),
-        "logging_collector": "off",
-        "log_destination": "stderr",
-        "lc_messages": "C",
-        "ssl": "off",
-        "autovacuum": "off",
     }
     # The one that is set comes last: an empty one behind it is taken for a second target.
     settings |= dict.fromkeys(TARGET_SETTINGS, "")

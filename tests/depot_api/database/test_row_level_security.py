@@ -53,6 +53,22 @@ def test_the_service_role_has_no_power_over_the_wall(depot_database):
         assert owned == (0,)
 
 
+def test_the_role_of_operations_writes_canaries_and_can_do_nothing_else(depot_database):
+    with psycopg.connect(depot_database.ops_url, autocommit=True) as connection:
+        written = connection.execute("INSERT INTO ops_canaries DEFAULT VALUES RETURNING id").fetchall()
+        assert connection.execute("SELECT id FROM ops_canaries").fetchall() == written
+        for statement in (
+            "SELECT count(*) FROM assets",
+            "UPDATE ops_canaries SET written_at = now()",
+            "DELETE FROM ops_canaries",
+            "CREATE TABLE mine (id int)",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
+        role = connection.execute("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+        assert role.fetchone() == (False,)
+
+
 def test_without_an_identity_there_are_no_rows(api, project):
     project.add("Content/a.uasset", b"a")
     with psycopg.connect(api.service_url) as connection:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from depot_ops import jobs
 from depot_ops.definitions import defs
 
 REPOSITORY = Path(__file__).parents[3]
@@ -27,6 +28,11 @@ def test_dagster_validates_the_workspace(tmp_path):
     command = [str(Path(sys.executable).with_name("dagster")), "definitions", "validate", "-w", "workspace.yaml"]
     done = run(command, PATH=path, DAGSTER_HOME=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_two_definitions_have_one_name():
+    """Validation does not see it; the webserver does, and then shows nothing at all."""
+    assert defs.get_repository_def().get_all_jobs()
 
 
 def test_an_unknown_time_zone_is_named():
@@ -63,11 +69,15 @@ def test_every_check_and_job_has_a_description():
         "wal_freshness",
         "wal_continuity",
         "archiver_backlog",
+        "rto_within_objective",
+        "rpo_within_objective",
+        "drill_age",
+        "logical_drill_age",
     }
     assert all(spec.description and spec.blocking for spec in checks)
-    names = ("nightly_maintenance", "nightly_report", "backup_verification", "dagster_maintenance")
-    jobs = [defs.resolve_job_def(name) for name in names]
-    assert all(job.description and "dagster/max_runtime" in job.tags and "owner" in job.tags for job in jobs)
+    names = [job.name for job in jobs.ALL]
+    resolved = [defs.resolve_job_def(name) for name in names]
+    assert all(job.description and "dagster/max_runtime" in job.tags and "owner" in job.tags for job in resolved)
 
 
 def test_the_schedules_run_by_themselves_in_the_maintenance_time_zone():

@@ -1,0 +1,1 @@
+"""Restore drills: what lies in the backup directory becomes a database again, and is proved."""
