@@ -358,7 +358,7 @@ async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None,
     """Raises a problem that names what is in the way; then nothing has changed."""
     await refuse_missing_content(actor, changelist_id)
     try:
-        async with actor.transaction() as tx:
+        async with actor.transaction(keeps_plans=True) as tx:
             request = f"submit changelist {changelist_id}"
             submitted = await once(
                 tx,
@@ -381,7 +381,7 @@ async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None,
 
 async def refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
     """Looks at the disk, so it comes before the transaction that takes the branch's lock."""
-    async with actor.transaction() as tx:
+    async with actor.transaction(keeps_plans=True) as tx:
         changelist = await readable_changelist(tx, changelist_id)
         if changelist.status is ChangelistStatus.SUBMITTED:
             return  # perhaps the same request again, which has its answer

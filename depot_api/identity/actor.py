@@ -34,9 +34,11 @@ class Actor:
     scope: TokenScope | None = None
     token_sha256: bytes | None = None
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+    def transaction(self, *, keeps_plans: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """One transaction that sees and may do what this user may. An API token that was sent has to be live still."""
-        return self.depot.database.transaction(self.user_id, self.request_id, self.token_sha256)
+        return self.depot.database.transaction(
+            self.user_id, self.request_id, self.token_sha256, keeps_plans=keeps_plans
+        )
 
 
 async def current_user(
