@@ -36,22 +36,23 @@ from depot_api.users.routes import router as users
 from depot_api.webhooks.routes import router as webhooks
 from depot_api.workspaces.routes import router as workspaces
 
+# The framework tries one route after the other, so what is asked most comes first.
 ROUTERS = (
+    assets,
+    branches,
+    changelists,
+    objects,
     health,
     identity,
     users,
     projects,
     storage,
     permissions,
-    assets,
     search,
-    objects,
-    branches,
     locks,
     merges,
     workspaces,
     shelves,
-    changelists,
     reviews,
     obliterations,
     events,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
+from psycopg.rows import DictRow
 
 from depot_api.blobstore.store import BlobStore
 from depot_api.database.pool import Database
@@ -17,6 +18,8 @@ class Depot:
     database: Database
     store: BlobStore
     stopping: Stopping = field(default_factory=Stopping)
+    # By the token's hash: {user_id, scope}.
+    api_tokens: dict[bytes, DictRow] = field(default_factory=dict)
 
     @property
     def copies(self) -> list[BlobStore]:

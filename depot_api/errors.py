@@ -38,7 +38,7 @@ _BY_STATUS: dict[int, type[Problem]] = {
 _BY_DATABASE_ERROR: tuple[tuple[tuple[type[Exception], ...], Problem], ...] = (
     (
         (errors.InvalidAuthorizationSpecification,),
-        problems.Unauthenticated("The account that this token belongs to is gone or deactivated."),
+        problems.Unauthenticated("The token has expired or was revoked, or its account is gone or deactivated."),
     ),
     ((errors.InsufficientPrivilege,), problems.Forbidden("Your role does not allow this.")),
     (

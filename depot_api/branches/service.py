@@ -112,7 +112,7 @@ async def manifest(
 ) -> bytes:
     """A Manifest as JSON. The cursor carries the changelist, so that every page is of the same moment."""
     place = decode_cursor(cursor, int, str)
-    async with actor.transaction() as tx:
+    async with actor.transaction(keeps_plans=True) as tx:
         branch = await readable_branch(tx, branch_id)
         at_no = int(place[0]) if place else await resolve_point(tx, branch, at, label)
         page = await queries.manifest_lines(tx, branch_id, at_no, str(place[1]) if place else "", limit)

@@ -366,9 +366,19 @@ async def next_number(tx: Transaction, project_id: UUID) -> int | None:
 
 
 async def land(
-    tx: Transaction, changelist_id: UUID, project_id: UUID, branch_id: UUID, author_id: UUID, number: int
+    tx: Transaction,
+    changelist_id: UUID,
+    project_id: UUID,
+    branch_id: UUID,
+    author_id: UUID,
+    number: int,
+    *,
+    removes: bool,
 ) -> datetime:
-    """History, heads and references of every item, then the changelist itself. Returns when."""
+    """History, heads and references of every item, then the changelist itself. Returns when.
+
+    `removes`: whether a path goes away, by a deletion or a move.
+    """
     parameters = {
         "id": changelist_id,
         "project": project_id,
@@ -389,17 +399,18 @@ async def land(
            ON CONFLICT (project_id, path_key) DO NOTHING""",
         parameters,
     )
-    await tx.execute(
-        f"""WITH moved AS MATERIALIZED (
-               SELECT a.id, origin.asset_type, origin.tags, origin.metadata
-               FROM changelist_items i {_ASSET_OF_ITEM} CROSS JOIN LATERAL (
-                   SELECT asset_type, tags, metadata FROM assets
-                   WHERE project_id = i.project_id AND path_key = i.moved_from_key OFFSET 0) origin
-               WHERE i.changelist_id = %(id)s AND i.action = 'move')
-           UPDATE assets a SET asset_type = moved.asset_type, tags = moved.tags, metadata = moved.metadata
-           FROM moved WHERE a.id = moved.id""",
-        parameters,
-    )
+    if removes:
+        await tx.execute(
+            f"""WITH moved AS MATERIALIZED (
+                   SELECT a.id, origin.asset_type, origin.tags, origin.metadata
+                   FROM changelist_items i {_ASSET_OF_ITEM} CROSS JOIN LATERAL (
+                       SELECT asset_type, tags, metadata FROM assets
+                       WHERE project_id = i.project_id AND path_key = i.moved_from_key OFFSET 0) origin
+                   WHERE i.changelist_id = %(id)s AND i.action = 'move')
+               UPDATE assets a SET asset_type = moved.asset_type, tags = moved.tags, metadata = moved.metadata
+               FROM moved WHERE a.id = moved.id""",
+            parameters,
+        )
     await tx.execute(
         f"""WITH named AS MATERIALIZED (
                SELECT a.id, i.action, i.sha256, i.moved_from, i.source_branch_id, i.source_version
@@ -422,15 +433,16 @@ async def land(
            SELECT %(project)s, %(branch)s, path_key, %(no)s, path, asset_id, version, sha256, size_bytes FROM sized""",
         parameters,
     )
-    await tx.execute(
-        """INSERT INTO branch_heads (project_id, branch_id, path_key, from_no, path, asset_id)
-           SELECT %(project)s, %(branch)s, a.path_key, %(no)s, a.path, a.id
-           FROM changelist_items i CROSS JOIN LATERAL (
-               SELECT id, path, path_key FROM assets WHERE project_id = %(project)s
-                 AND path_key = CASE i.action WHEN 'move' THEN i.moved_from_key ELSE i.path_key END OFFSET 0) a
-           WHERE i.changelist_id = %(id)s AND i.action IN ('delete', 'move')""",
-        parameters,
-    )
+    if removes:
+        await tx.execute(
+            """INSERT INTO branch_heads (project_id, branch_id, path_key, from_no, path, asset_id)
+               SELECT %(project)s, %(branch)s, a.path_key, %(no)s, a.path, a.id
+               FROM changelist_items i CROSS JOIN LATERAL (
+                   SELECT id, path, path_key FROM assets WHERE project_id = %(project)s
+                     AND path_key = CASE i.action WHEN 'move' THEN i.moved_from_key ELSE i.path_key END OFFSET 0) a
+               WHERE i.changelist_id = %(id)s AND i.action IN ('delete', 'move')""",
+            parameters,
+        )
     await tx.execute("UPDATE branches SET head_no = %(no)s WHERE id = %(branch)s", parameters)
     row = await fetch_one(
         tx,

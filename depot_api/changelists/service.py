@@ -358,7 +358,7 @@ async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None,
     """Raises a problem that names what is in the way; then nothing has changed."""
     await refuse_missing_content(actor, changelist_id)
     try:
-        async with actor.transaction() as tx:
+        async with actor.transaction(keeps_plans=True) as tx:
             request = f"submit changelist {changelist_id}"
             submitted = await once(
                 tx,
@@ -381,13 +381,14 @@ async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None,
 
 async def refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
     """Looks at the disk, so it comes before the transaction that takes the branch's lock."""
-    async with actor.transaction() as tx:
+    async with actor.transaction(keeps_plans=True) as tx:
         changelist = await readable_changelist(tx, changelist_id)
         if changelist.status is ChangelistStatus.SUBMITTED:
             return  # perhaps the same request again, which has its answer
         await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
         hashes = await queries.content_hashes(tx, changelist_id)
-    missing = await objects.missing_objects(actor, changelist.project_id, hashes)
+        known = await objects.known_blobs(tx, changelist.project_id, hashes)
+    missing = await objects.not_intact(actor.depot, known, hashes)
     if missing:
         raise MissingContent(
             f"The depot does not have {len(missing)} of the contents that this changelist refers to. "
@@ -419,19 +420,24 @@ async def _submit(
         raise PathForbidden("Permissions have changed: you may not read some of the changelist's paths any more.")
     await _refuse_stale(tx, changelist_id, changelist.branch_id)
     await _refuse_misspelt_paths(tx, changelist_id)
-    await _refuse_files_in_the_way(tx, changelist_id, changelist.branch_id)
+    changes = await queries.changed_paths(tx, changelist_id)
+    await _refuse_files_in_the_way(tx, changelist.branch_id, changes)
     await _refuse_open_gates(tx, changelist_id, branch)
     number = await queries.next_number(tx, project.id)
     if number is None:
         raise _archived_meanwhile(project)
     await locks.refuse_submit(tx, project.id, changelist_id, of_merge=of_merge)
-    submitted_at = await queries.land(tx, changelist_id, project.id, changelist.branch_id, actor.user_id, number)
-    await locks.release_submitted(tx, project.id, changelist_id)
-    submitted = Submitted(
-        id=changelist_id, number=number, submitted_at=submitted_at, items_count=changelist.items_count
-    )
-    payload = {**submitted.model_dump(mode="json"), "branch_id": str(changelist.branch_id)}
-    await events.record(tx, project.id, EventKind.CHANGELIST_SUBMITTED, actor.user_id, payload)
+    removes = not all(row["appears"] for row in changes)
+    async with tx.pipeline():  # nothing is decided any more, so no statement waits for the one before
+        submitted_at = await queries.land(
+            tx, changelist_id, project.id, changelist.branch_id, actor.user_id, number, removes=removes
+        )
+        await locks.release_submitted(tx, project.id, changelist_id)
+        submitted = Submitted(
+            id=changelist_id, number=number, submitted_at=submitted_at, items_count=changelist.items_count
+        )
+        payload = {**submitted.model_dump(mode="json"), "branch_id": str(changelist.branch_id)}
+        await events.record(tx, project.id, EventKind.CHANGELIST_SUBMITTED, actor.user_id, payload)
     return submitted
 
 
@@ -451,9 +457,8 @@ async def _refuse_misspelt_paths(tx: Transaction, changelist_id: UUID) -> None:
     )
 
 
-async def _refuse_files_in_the_way(tx: Transaction, changelist_id: UUID, branch_id: UUID) -> None:
+async def _refuse_files_in_the_way(tx: Transaction, branch_id: UUID, changes: list[DictRow]) -> None:
     """A path cannot be a file and a directory at once: no disk could hold both."""
-    changes = await queries.changed_paths(tx, changelist_id)
     gone = {row["path_key"] for row in changes if not row["appears"]}
     new = {row["path_key"]: row["path"] for row in changes if row["appears"]}
     in_the_way = await files_in_the_way(tx, branch_id, new, gone)

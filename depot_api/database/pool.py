@@ -70,16 +70,22 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def transaction(self, user_id: UUID, request_id: str, scope: str = "") -> AsyncIterator[Transaction]:
+    async def transaction(
+        self, user_id: UUID, request_id: str, token_sha256: bytes | None = None, *, keeps_plans: bool = False
+    ) -> AsyncIterator[Transaction]:
         """One transaction as this user: committed at the end of the block, rolled back when it raises.
 
-        `scope` is that of the API token that was sent, none for somebody who signed in.
+        `token_sha256` is of the user's API token that was sent, which has to be live still; none for somebody who
+        signed in. `keeps_plans`: each statement has one good plan whatever it is asked, and is not planned anew.
         """
         async with self._connection() as connection:
-            # Bound by the client, so that both statements are one message.
-            await AsyncClientCursor(connection).execute(
-                "BEGIN; SELECT set_app_user(%s, %s, %s)", (user_id, request_id, scope)
-            )
+            begin = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; " if keeps_plans else "BEGIN; "
+            # Bound by the client, so that all of it is one message.
+            cursor = AsyncClientCursor(connection)
+            if token_sha256 is None:
+                await cursor.execute(begin + "SELECT set_app_user(%s, %s)", (user_id, request_id))
+            else:
+                await cursor.execute(begin + "SELECT set_app_token(%s, %s)", (token_sha256, request_id))
             try:
                 yield connection
             except BaseException:

@@ -19,6 +19,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Questions that need a body: a token that may only read may ask them.
 READ_ONLY_POSTS = ("/objects/missing", "/objects/fetch")
 VALIDATIONS = "/validations"
+MAX_KNOWN_TOKENS = 10_000  # of one worker, in a few megabytes
 
 _bearer = HTTPBearer(auto_error=False, description="Access token from POST /auth/token, or an API token.")
 
@@ -31,10 +32,13 @@ class Actor:
     request_id: str
     depot: Depot
     scope: TokenScope | None = None
+    token_sha256: bytes | None = None
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """One transaction that sees and may do what this user may."""
-        return self.depot.database.transaction(self.user_id, self.request_id, self.scope or "")
+    def transaction(self, *, keeps_plans: bool = False) -> AbstractAsyncContextManager[Transaction]:
+        """One transaction that sees and may do what this user may. An API token that was sent has to be live still."""
+        return self.depot.database.transaction(
+            self.user_id, self.request_id, self.token_sha256, keeps_plans=keeps_plans
+        )
 
 
 async def current_user(
@@ -45,26 +49,35 @@ async def current_user(
         raise Unauthenticated("No bearer token was sent. Get one from POST /auth/token, or use an API token.")
     token = bearer.credentials
     if token.startswith(API_TOKEN_PREFIX):
-        user_id, scope = await _user_of_api_token(token, request, depot)
-    else:
-        user_id, scope = read_access_token(token, depot.settings.jwt_secret.get_secret_value()), None
+        return await _actor_of_api_token(hash_api_token(token), request, depot)
+    user_id = read_access_token(token, depot.settings.jwt_secret.get_secret_value())
     if user_id is None:
-        raise Unauthenticated("The token is not valid: unknown, expired or revoked. Sign in again.")
-    return Actor(user_id, request.state.request_id, depot, scope)
+        raise _not_valid()
+    return Actor(user_id, request.state.request_id, depot)
 
 
-async def _user_of_api_token(token: str, request: Request, depot: Depot) -> tuple[UUID | None, TokenScope | None]:
-    async with depot.database.anonymous() as tx:
-        row = await queries.sign_in_token(tx, hash_api_token(token))
-    if row is None:
-        return None, None
-    scope = TokenScope(row["scope"])
+def _not_valid() -> Unauthenticated:
+    return Unauthenticated("The token is not valid: unknown, expired or revoked. Sign in again.")
+
+
+async def _actor_of_api_token(token_sha256: bytes, request: Request, depot: Depot) -> Actor:
+    """Whose a token is, and its scope, never change; whether it is live, each transaction asks the database."""
+    known = depot.api_tokens.get(token_sha256)
+    if known is None:
+        async with depot.database.anonymous() as tx:
+            known = await queries.sign_in_token(tx, token_sha256)
+        if known is None:
+            raise _not_valid()
+        if len(depot.api_tokens) >= MAX_KNOWN_TOKENS:
+            depot.api_tokens.clear()
+        depot.api_tokens[token_sha256] = known
+    scope = TokenScope(known["scope"])
     reads_only = request.method in SAFE_METHODS or request.url.path.endswith(READ_ONLY_POSTS)
     if scope is TokenScope.READ and not reads_only:
         raise Forbidden("This API token may only read. Use one with the scope write.")
     if scope is TokenScope.PIPELINE and not (reads_only or request.url.path.endswith(VALIDATIONS)):
         raise Forbidden("This API token may only read and write validations. Use one with the scope write.")
-    return row["user_id"], scope
+    return Actor(known["user_id"], request.state.request_id, depot, scope, token_sha256)
 
 
 CurrentUser = Annotated[Actor, Depends(current_user)]

@@ -8,6 +8,8 @@ from fastapi import Request, Response
 
 from depot_api.blobstore.layout import StoredBlob
 from depot_api.blobstore.store import BlobStore
+from depot_api.database.pool import Transaction
+from depot_api.depot import Depot
 from depot_api.identity.actor import Actor
 from depot_api.objects import queries
 from depot_api.objects.models import StoredObject, StoredPack
@@ -64,15 +66,21 @@ async def _receive(
 
 async def missing_objects(actor: Actor, project_id: UUID, hashes: list[str]) -> list[str]:
     """Which of these have to be sent. Had is what this project refers to or this user sent, and lies there whole."""
-    had = {blob.sha256 for blob in await intact_blobs(actor, project_id, hashes)}
-    return [sha256 for sha256 in dict.fromkeys(hashes) if sha256 not in had]
-
-
-async def intact_blobs(actor: Actor, project_id: UUID, hashes: list[str]) -> list[StoredBlob]:
     async with actor.transaction() as tx:
         await projects.readable_project(tx, project_id)
-        known = await queries.known_blobs(tx, project_id, [bytes.fromhex(sha256) for sha256 in set(hashes)])
-    return await asyncio.to_thread(_intact, actor.depot.store, known)
+        known = await known_blobs(tx, project_id, hashes)
+    return await not_intact(actor.depot, known, hashes)
+
+
+async def known_blobs(tx: Transaction, project_id: UUID, hashes: list[str]) -> list[StoredBlob]:
+    """The records of what the project has, or this user sent to it."""
+    return await queries.known_blobs(tx, project_id, [bytes.fromhex(sha256) for sha256 in set(hashes)])
+
+
+async def not_intact(depot: Depot, known: list[StoredBlob], hashes: list[str]) -> list[str]:
+    """Those of `hashes` that no blob of `known` has, or whose file is not whole. Looks at the disk."""
+    had = {blob.sha256 for blob in await asyncio.to_thread(_intact, depot.store, known)}
+    return [sha256 for sha256 in dict.fromkeys(hashes) if sha256 not in had]
 
 
 def _intact(store: BlobStore, blobs: list[StoredBlob]) -> list[StoredBlob]:

@@ -57,6 +57,20 @@ def test_a_manifest_page_reads_a_page(api, grown):
     assert heads[0]["Actual Rows"] <= 101
 
 
+def test_the_plan_that_is_kept_for_manifest_pages_reads_a_page(api, grown):
+    forget_statistics(api)
+    with psycopg.connect(api.service_url) as connection:
+        connection.execute("SET plan_cache_mode = force_generic_plan")
+        connection.execute("SELECT set_app_user(%s)", (grown.http.get("/auth/me").json()["id"],))
+        numbered = {name: f"${place}" for place, name in enumerate(("branch_id", "at", "after", "limit"), 1)}
+        connection.execute("PREPARE page AS " + _MANIFEST_PAGE % numbered)
+        kept = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE page('{grown.main}', 10, 'd30/', 100)"
+        plan = connection.execute(kept).fetchone()[0][0]["Plan"]
+    heads = [node for node in plan_nodes(plan) if node.get("Relation Name") == "branch_heads"]
+    assert [(node["Node Type"], node["Index Name"]) for node in heads] == [("Index Scan", "branch_heads_newest")]
+    assert heads[0]["Actual Rows"] <= 101
+
+
 def test_a_diff_reads_what_was_touched_since_the_branches_parted(api, grown):
     made = grown.http.post("/branches", json={"project_id": grown.id, "name": "dev"}).json()
     content = grown.put(b"changed")
