@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 ARGS   ?=
-# Of make torture: the same seed tries the same things again.
+# Of make torture: the same seed tries the same things again; as many restores and histories of merges as seconds.
 SEED            ?= $(shell date +%s)
 TORTURE_SECONDS ?= 300
 
@@ -39,6 +39,8 @@ bench: $(READY)
 
 torture: $(READY)
 	SEED=$(SEED) TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest -s tests/torture $(ARGS)
+	SEED=$(SEED) RESTORE_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_ops/postgres/recovery -k random_damage
+	MERGE_HISTORIES=$(TORTURE_SECONDS) $(BIN)/pytest --hypothesis-seed=$(SEED) tests/depot_api/merges/test_model.py
 
 # Needs uv, which only whoever changes a dependency has to have.
 lock:

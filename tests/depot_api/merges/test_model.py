@@ -1,5 +1,6 @@
 """Random histories of branches and merges, beside a model that is slow and obvious."""
 
+import os
 import secrets
 from dataclasses import dataclass, field
 
@@ -83,8 +84,12 @@ merges = st.tuples(
 )
 
 
+# `make torture` takes hundreds.
+HISTORIES = int(os.environ.get("MERGE_HISTORIES", "12"))
+
+
 @settings(
-    max_examples=12,
+    max_examples=HISTORIES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
