@@ -47,6 +47,14 @@ class ServiceSettings(BaseSettings):
     )
 
 
+class ExecutorSettings(ServiceSettings):
+    """Whose rights merge jobs are carried out with."""
+
+    depot_token: SecretStr = Field(
+        description="DEPOT_TOKEN: an API token of somebody who leads the projects, or of an admin."
+    )
+
+
 class OrchestratorSettings(BaseSettings):
     """How the nightly work is planned, and how long its history is kept."""
 
