@@ -84,11 +84,15 @@ def proxy(url: str, hook: Hook) -> Iterator[str]:
         server.server_close()
 
 
-def depot_ops(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+# Without the other commands, whose import is most of the start.
+MERGES = [sys.executable, "-c", "from depot_ops.merge_commands import app; app()"]
+
+
+def depot_ops_merges(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     """The command as a process of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DEPOT_")}
     return subprocess.Popen(
-        [sys.executable, "-m", "depot_ops", *arguments],
+        [*MERGES, *arguments],
         env=inherited | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -96,17 +100,17 @@ def depot_ops(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def begin_with_texts(api: Api, texts: int = 1) -> tuple[Merging, dict[str, Any]]:
+def begin_with_texts(api: Api, texts: int = 1, text: str = TEXT) -> tuple[Merging, dict[str, Any]]:
     """In a project of its own: a merge of a plain path, and of texts that both sides changed in different lines."""
     project = make_project(api)
     merging = Merging(project, {"main": project.main})
     rules = {"rules": [{"pattern": "*.ini", "mergeable": True}]}
     merging.ok("PUT", f"/projects/{project.id}/typemap", json=rules)
     names = [f"t{n}.ini" for n in range(texts)]
-    merging.submit("main", [["add", "plain", "1"], *(["add", name, TEXT] for name in names)])
+    merging.submit("main", [["add", "plain", "1"], *(["add", name, text] for name in names)])
     merging.branch("dev")
-    merging.submit("dev", [["edit", "plain", "2"], *(["edit", name, TEXT.replace("one", "ONE")] for name in names)])
-    merging.submit("main", [["edit", name, TEXT.replace("five", "FIVE")] for name in names])
+    merging.submit("dev", [["edit", "plain", "2"], *(["edit", name, text.replace("one", "ONE")] for name in names)])
+    merging.submit("main", [["edit", name, text.replace("five", "FIVE")] for name in names])
     return merging, merging.begin("dev", "main")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from depot_api.client import DepotClient
 from depot_ops.merges.executor import Executor
 from depot_ops.merges.worker import keep_working
-from tests.depot_ops.merges.conftest import TEXT, CutOff, Forward, begin_with_texts, depot_ops, proxy
+from tests.depot_ops.merges.conftest import TEXT, CutOff, Forward, begin_with_texts, depot_ops_merges, proxy
 
 BOTH = TEXT.replace("one", "ONE").replace("five", "FIVE")
 TIMEOUT_SECONDS = 60
@@ -81,8 +81,8 @@ def finish(api: Any, merge: dict[str, Any]) -> None:
 def run(api: Any, killer: Killer) -> Landed:
     merging, merge = begin_with_texts(api)
     with proxy(api.url, killer) as url:
-        arguments = ("merges", "work", "--once", "--merge", merge["id"], "--lease-seconds", "1")
-        killer.worker = depot_ops(*arguments, DEPOT_URL=url, DEPOT_TOKEN=api.token)
+        arguments = ("work", "--once", "--merge", merge["id"], "--lease-seconds", "1")
+        killer.worker = depot_ops_merges(*arguments, DEPOT_URL=url, DEPOT_TOKEN=api.token)
         _, complaints = killer.worker.communicate(timeout=TIMEOUT_SECONDS)
     killed = killer.at is not None
     assert killer.worker.returncode == (-signal.SIGKILL if killed else 0), complaints
