@@ -506,6 +506,7 @@ class ClaimableJob(Answer):
     job_type: JobType
     status: JobStatus
     attempt: int
+    fencing_number: int
     available_at: AwareDatetime
     target_branch_id: UUID
 

@@ -59,7 +59,7 @@ def test_every_check_and_job_has_a_description():
         "service_health",
     }
     assert all(spec.description and spec.blocking for spec in checks)
-    names = ("nightly_maintenance", "backup_verification", "dagster_maintenance")
+    names = ("nightly_maintenance", "backup_verification", "dagster_maintenance", "merge_execution")
     jobs = [defs.resolve_job_def(name) for name in names]
     assert all(job.description and "dagster/max_runtime" in job.tags and "owner" in job.tags for job in jobs)
 
