@@ -6,6 +6,7 @@ from depot_ops import jobs, schedules
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.base_backup import base_backup
 from depot_ops.assets.drill import logical_restore_drill, restore_drill
+from depot_ops.assets.merge import branch_merge
 from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
 from depot_ops.assets.wal import wal_archive
@@ -14,6 +15,7 @@ from depot_ops.checks.base_backup import base_backup_checks
 from depot_ops.checks.drill import drill_checks
 from depot_ops.checks.service import service_health
 from depot_ops.checks.wal import wal_checks
+from depot_ops.merge_runs import merge_execution, merge_jobs
 from depot_ops.resources import RESOURCES
 
 defs = dg.Definitions(
@@ -26,9 +28,11 @@ defs = dg.Definitions(
         logical_restore_drill,
         ops_report,
         depot_service,
+        branch_merge,
     ],
     asset_checks=[*backup_checks, *base_backup_checks, *wal_checks, *drill_checks, service_health],
-    jobs=jobs.ALL,
+    jobs=[*jobs.ALL, merge_execution],
     schedules=schedules.ALL,
+    sensors=[merge_jobs],
     resources=RESOURCES,
 )

@@ -112,6 +112,14 @@ class ChecklistSettings(ReportSettings):
     )
 
 
+class ExecutorSettings(ServiceSettings):
+    """Whose rights merge jobs are carried out with."""
+
+    depot_token: SecretStr = Field(
+        description="DEPOT_TOKEN: an API token of somebody who leads the projects, or of an admin."
+    )
+
+
 class TimezoneSettings(BaseSettings):
     """Where a night begins."""
 

@@ -1,6 +1,8 @@
 """`DepotClient`: the depot's routes as typed methods."""
 
+import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,31 +16,42 @@ import urllib3
 from pydantic import TypeAdapter, ValidationError
 
 from depot_api.blobstore.pack import MEDIA_TYPE
-from depot_api.client.http import Body, Transport
+from depot_api.client.http import PATIENT, Body, Patience, Transport
 from depot_api.client.models import (
     Answer,
     ApiToken,
     Asset,
     AssetVersion,
     Branch,
+    BranchMerge,
     Changelist,
     ChangelistItem,
     ChangelistStatus,
+    ClaimableJob,
+    ClaimedJob,
     Comment,
+    ConflictsResolved,
     CreatedToken,
     DiffRow,
     FileChange,
     FoundAsset,
     Health,
     Item,
+    JobStep,
+    JobType,
     Label,
     Lock,
     Manifest,
     Member,
+    MergeConflict,
+    MergeJob,
+    MergePlan,
+    MergeStatus,
     Project,
     ProjectArchive,
     ProjectChanges,
     ProjectRole,
+    Resolution,
     Review,
     Shelf,
     ShelfItem,
@@ -58,7 +71,7 @@ from depot_api.client.models import (
     WorkspaceFile,
     WorkspaceSync,
 )
-from depot_api.client.problems import ConnectionLost, ProblemError, UnexpectedAnswer
+from depot_api.client.problems import ConnectionLost, DamagedContent, ProblemError, UnexpectedAnswer
 
 MISSING_LIMIT = 10_000  # hashes in one question
 ITEMS_LIMIT = 10_000  # items in one request
@@ -68,6 +81,7 @@ LOCKS_LIMIT = 1_000  # paths in one request
 SERVICE_UNAVAILABLE = 503
 NOT_FOUND = 404
 PARTIAL_CONTENT = 206
+GZIP_WINDOW = 31  # zlib's code for a gzip member
 MANIFEST_ATTEMPTS = 3
 ANY_STATE = "*"  # for a changelist that nobody but its author can change
 
@@ -75,6 +89,8 @@ AnswerType = TypeVar("AnswerType", bound=Answer)
 _STORED_OBJECTS = TypeAdapter(list[StoredObject])
 _LOCKS = TypeAdapter(list[Lock])
 _TYPEMAP = TypeAdapter(list[TypemapRule])
+_MERGE_JOBS = TypeAdapter(list[MergeJob])
+_CLAIMABLE_JOBS = TypeAdapter(list[ClaimableJob])
 # A lock's id is of one holder's lease, so whatever its state is, it is the lock that is meant.
 _ANY = {"If-Match": "*"}
 
@@ -100,9 +116,14 @@ class DepotClient:
             print(len(depot.manifest(branch.id).files), "files as of changelist", branch.head_no)
     """
 
-    def __init__(self, url: str, token: str | None = None, *, connections: int = 8) -> None:
-        """`connections` is how many are kept open, one for each thread that works at the same time."""
-        self._http = Transport(url, token, connections)
+    def __init__(
+        self, url: str, token: str | None = None, *, connections: int = 8, patience: Patience = PATIENT
+    ) -> None:
+        """`connections` is how many are kept open, one for each thread that works at the same time.
+
+        `patience` is for those who would rather be told soon than wait.
+        """
+        self._http = Transport(url, token, connections, patience)
 
     def __enter__(self) -> Self:
         return self
@@ -421,6 +442,18 @@ class DepotClient:
         finally:
             response.close()
 
+    def read_object(self, project_id: UUID, sha256: str) -> bytes:
+        """One content that fits in memory. Raises DamagedContent when what arrives is not it."""
+        with self.open_object(project_id, sha256) as stream:
+            received = b"".join(stream.chunks)
+        try:
+            content = zlib.decompress(received, GZIP_WINDOW) if stream.is_gzip else received
+        except zlib.error as error:
+            raise DamagedContent(f"Content {sha256} arrived damaged: {error}. Try again.") from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise DamagedContent(f"What arrived as content {sha256} is not it. Try again.")
+        return content
+
     # Changelists
 
     def create_changelist(self, project_id: UUID, branch_id: UUID, description: str) -> Changelist:
@@ -659,6 +692,115 @@ class DepotClient:
         document = {"rules": [rule.model_dump(mode="json") for rule in rules]}
         self._http.request("PUT", f"/projects/{project_id}/typemap", document=document)
 
+    # Merges
+
+    def preview_merge(
+        self, project_id: UUID, source_id: UUID, target_id: UUID, *, source_at: int | None = None
+    ) -> MergePlan:
+        """What merging branch `source_id` (as of `source_at`, its head when None) would do. Nothing is written."""
+        document = _merge_document(project_id, source_id, target_id, source_at)
+        query = {"preview": "true"}
+        return self._ask(MergePlan, "POST", "/branch-merges", query=query, document=document, repeatable=True)
+
+    def create_merge(
+        self,
+        project_id: UUID,
+        source_id: UUID,
+        target_id: UUID,
+        *,
+        source_at: int | None = None,
+        description: str = "",
+        submit: bool = True,
+    ) -> BranchMerge:
+        """Begin a merge, which executors carry out; with `submit` it lands when no conflict is open."""
+        ends = _merge_document(project_id, source_id, target_id, source_at)
+        document = ends | {"description": description, "submit": submit}
+        headers = {"Idempotency-Key": str(uuid4())}
+        return self._ask(BranchMerge, "POST", "/branch-merges", document=document, headers=headers, repeatable=True)
+
+    def merge(self, merge_id: UUID) -> BranchMerge:
+        return self._ask(BranchMerge, "GET", f"/branch-merges/{merge_id}")
+
+    def merges(self, project_id: UUID, statuses: Sequence[MergeStatus] = ()) -> Iterator[BranchMerge]:
+        """A project's merges, newest first; of any state when none is named."""
+        return self._pages(BranchMerge, f"/projects/{project_id}/branch-merges", {"status": ",".join(statuses)})
+
+    def cancel_merge(self, merge_id: UUID) -> BranchMerge:
+        return self._ask(BranchMerge, "POST", f"/branch-merges/{merge_id}/cancel")
+
+    def conflicts(self, merge_id: UUID, *, unresolved: bool = False) -> Iterator[MergeConflict]:
+        """By path; with `unresolved` only those that wait for a choice."""
+        query = {"unresolved": str(unresolved).lower()}
+        return self._pages(MergeConflict, f"/branch-merges/{merge_id}/conflicts", query)
+
+    def resolve_conflict(
+        self, conflict_id: UUID, resolution: Resolution, *, sha256: str | None = None, reason: str = ""
+    ) -> MergeConflict:
+        """`sha256` names the content of a version of one's own, which was sent before."""
+        document = {"resolution": resolution, "sha256": sha256, "reason": reason}
+        path = f"/merge-conflicts/{conflict_id}"
+        return self._ask(MergeConflict, "PATCH", path, document=document, repeatable=True)
+
+    def resolve_conflicts(
+        self, merge_id: UUID, pattern: str, resolution: Resolution, *, reason: str = ""
+    ) -> ConflictsResolved:
+        """Take one side in every conflict that the pattern names and that has no choice yet."""
+        document = {"pattern": pattern, "resolution": resolution, "reason": reason}
+        path = f"/branch-merges/{merge_id}/conflicts"
+        return self._ask(ConflictsResolved, "POST", path, document=document, repeatable=True)
+
+    def merge_jobs(self, merge_id: UUID) -> list[MergeJob]:
+        response = self._http.request("GET", f"/branch-merges/{merge_id}/jobs")
+        return _understood(_MERGE_JOBS, json.loads(response.data))
+
+    def add_merge_job(self, merge_id: UUID, job_type: JobType) -> MergeJob:
+        """Queue a job, as the submit_gate of a merge that has none; one that is there stays as it is."""
+        path = f"/branch-merges/{merge_id}/jobs"
+        return self._ask(MergeJob, "POST", path, document={"job_type": job_type}, repeatable=True)
+
+    # Merge jobs, for executors. Every ProblemError `lease-lost` means: stop, somebody else has the job.
+
+    def claimable_merge_jobs(self) -> list[ClaimableJob]:
+        """What could be claimed now, oldest first."""
+        response = self._http.request("GET", "/merge-jobs", query={"limit": PAGE_LIMIT})
+        return _understood(_CLAIMABLE_JOBS, json.loads(response.data))
+
+    def claim_merge_job(
+        self, executor: str, lease_seconds: int, *, merge_id: UUID | None = None, job_id: UUID | None = None
+    ) -> MergeJob | None:
+        """The oldest job that can be done now, or None. Not repeated when cut off: its lease ends by itself."""
+        document = {
+            "executor": executor,
+            "lease_seconds": lease_seconds,
+            "merge_id": str(merge_id) if merge_id else None,
+            "job_id": str(job_id) if job_id else None,
+        }
+        return self._ask(ClaimedJob, "POST", "/merge-jobs/claim", document=document).job
+
+    def step_merge_job(self, job: MergeJob, lease_seconds: int, *, texts_tried: bool = False) -> JobStep:
+        """Take the next step. Repeated when cut off: a step that was taken is not taken again, but lease-lost."""
+        document = {
+            "fencing_number": job.fencing_number,
+            "lease_seconds": lease_seconds,
+            "texts_tried": texts_tried,
+        }
+        return self._ask(JobStep, "POST", f"/merge-jobs/{job.id}/step", document=document, repeatable=True)
+
+    def renew_merge_job(self, job: MergeJob, lease_seconds: int) -> MergeJob:
+        document = {"fencing_number": job.fencing_number, "lease_seconds": lease_seconds}
+        return self._ask(MergeJob, "PATCH", f"/merge-jobs/{job.id}", document=document, repeatable=True)
+
+    def fail_merge_job(self, job: MergeJob, error: str) -> MergeJob:
+        """Report why it did not work; the depot queues it again for later, or gives it up."""
+        document = {"fencing_number": job.fencing_number, "status": "failed", "error": error}
+        return self._ask(MergeJob, "PATCH", f"/merge-jobs/{job.id}", document=document, repeatable=True)
+
+    def put_merged_text(self, job: MergeJob, conflict_id: UUID, content: bytes) -> MergeConflict:
+        """Send what both sides of a conflict gave together."""
+        path = f"/merge-jobs/{job.id}/texts/{conflict_id}"
+        query = {"fencing_number": job.fencing_number}
+        return self._ask(MergeConflict, "PUT", path, query=query, body=Body(len(content), lambda: (content,)))
+
     # Below the surface
 
     def _ask(self, answer: type[AnswerType], method: str, path: str, **request: Any) -> AnswerType:
@@ -708,6 +850,13 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def _point(number_name: str, label_name: str, point: int | str | None) -> dict[str, int | str | None]:
     return {label_name if isinstance(point, str) else number_name: point}
+
+
+def _merge_document(
+    project_id: UUID, source_id: UUID, target_id: UUID, source_at: int | None
+) -> dict[str, str | int | bool | None]:
+    ends = {"source_branch_id": str(source_id), "target_branch_id": str(target_id)}
+    return {"project_id": str(project_id), **ends, "source_at": source_at}
 
 
 def _item_document(item: Item) -> dict[str, Any]:

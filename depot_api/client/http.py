@@ -33,6 +33,18 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an answer is waited for, and after which pauses a request is sent again."""
+
+    connect_seconds: float = CONNECT_TIMEOUT_SECONDS
+    read_seconds: float = READ_TIMEOUT_SECONDS
+    back_off_seconds: tuple[float, ...] = BACK_OFF_SECONDS
+
+
+PATIENT = Patience()
+
+
+@dataclass(frozen=True, slots=True)
 class _Call:
     method: str
     address: str
@@ -55,7 +67,7 @@ class _TryAgain(Exception):
 class Transport:
     """Thread-safe. Sends requests to one depot with one token."""
 
-    def __init__(self, url: str, token: str | None, connections: int) -> None:
+    def __init__(self, url: str, token: str | None, connections: int, patience: Patience) -> None:
         if not url.startswith(("http://", "https://")):
             raise Unreachable(f"{url!r} is not the address of a depot: it has to begin with http:// or https://.")
         self.url = url.rstrip("/")
@@ -64,8 +76,9 @@ class Transport:
             maxsize=connections,
             block=False,
             blocksize=CHUNK_BYTES,
-            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=READ_TIMEOUT_SECONDS),
+            timeout=urllib3.Timeout(connect=patience.connect_seconds, read=patience.read_seconds),
         )
+        self._back_off_seconds = patience.back_off_seconds
         self._closing = Event()
         self._has_answered = False
 
@@ -103,7 +116,7 @@ class Transport:
         call = _Call(
             method, self._address(path, query), body, self._headers(body, headers), repeatable, stream, patient
         )
-        for delay in BACK_OFF_SECONDS:
+        for delay in self._back_off_seconds:
             try:
                 return self._attempt(call)
             except _TryAgain as again:

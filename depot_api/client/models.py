@@ -378,6 +378,150 @@ class TypemapRule(Answer):
     scope: str = "project"
 
 
+class MergeStatus(StrEnum):
+    PENDING = "pending"
+    CONFLICTED = "conflicted"
+    MERGED = "merged"
+    CANCELLED = "cancelled"
+
+
+class BranchMerge(Answer):
+    """A merge of one branch into another; `landed_no` is the changelist of the target that it became."""
+
+    id: UUID
+    project_id: UUID
+    source_branch_id: UUID
+    source_at: int
+    target_branch_id: UUID
+    target_at: int | None
+    status: MergeStatus
+    description: str
+    changelist_id: UUID
+    shelf_id: UUID | None
+    paths_count: int
+    size_bytes: int
+    conflicts_count: int
+    unresolved_count: int
+    landed_no: int | None
+    creator: str
+    created_at: AwareDatetime
+    completed_at: AwareDatetime | None
+
+
+class PlannedPath(Answer):
+    path: str
+    action: str
+    moved_from: str | None
+    sha256: str | None
+
+
+class PlannedConflict(Answer):
+    path: str
+    kind: str
+    source_path: str | None
+    target_path: str | None
+
+
+class MergePlan(Answer):
+    """What a merge would do; `paths` and `conflicts` name the first of them."""
+
+    source_at: int
+    target_at: int
+    paths_count: int
+    size_bytes: int
+    conflicts_count: int
+    same_count: int
+    paths: list[PlannedPath]
+    conflicts: list[PlannedConflict]
+
+
+class ConflictSide(Answer):
+    path: str
+    version: int
+    sha256: str
+
+
+class Resolution(StrEnum):
+    SOURCE = "source"
+    TARGET = "target"
+    SUPPLIED = "supplied"
+    MERGED = "merged"
+
+
+class MergeConflict(Answer):
+    """A path that waits for a choice, or has one; a side that deleted the path is None."""
+
+    id: UUID
+    merge_id: UUID
+    path: str
+    kind: str
+    mergeable: bool
+    base: ConflictSide | None
+    source: ConflictSide | None
+    target: ConflictSide | None
+    resolution: Resolution | None
+    resolved_sha256: str | None
+    reason: str
+
+
+class ConflictsResolved(Answer):
+    resolved_count: int
+    unresolved_count: int
+
+
+class JobType(StrEnum):
+    AUTO_INTEGRATE = "auto_integrate"
+    CONFLICT_STAGING = "conflict_staging"
+    SUBMIT_GATE = "submit_gate"
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    STAGED = "staged"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class MergeJob(Answer):
+    """A part of a merge, as its executor claimed it: `fencing_number` goes with every report."""
+
+    id: UUID
+    project_id: UUID
+    merge_id: UUID
+    job_type: JobType
+    status: JobStatus
+    attempt: int
+    fencing_number: int
+    executor: str
+    leased_until: AwareDatetime | None
+    available_at: AwareDatetime
+    error: str
+
+
+class ClaimableJob(Answer):
+    id: UUID
+    project_id: UUID
+    merge_id: UUID
+    job_type: JobType
+    status: JobStatus
+    attempt: int
+    fencing_number: int
+    available_at: AwareDatetime
+    target_branch_id: UUID
+
+
+class ClaimedJob(Answer):
+    job: MergeJob | None
+
+
+class JobStep(Answer):
+    """While the job is running: merge these texts, send those that came out whole, and take the next step."""
+
+    job: MergeJob
+    texts: list[MergeConflict]
+
+
 class Health(Answer):
     """`checks` holds one entry for each part: `database`, `storage`, `migrations`."""
 

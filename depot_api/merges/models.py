@@ -214,6 +214,7 @@ class ClaimableJob(BaseModel):
     job_type: JobType
     status: JobStatus
     attempt: int
+    fencing_number: int = Field(description="How often it was claimed, ever: names what waits, as attempt does not.")
     available_at: datetime
     target_branch_id: UUID
 

@@ -423,8 +423,8 @@ async def claimable_jobs(tx: Transaction, limit: int) -> list[DictRow]:
     """Of all projects that the asker can see, the oldest first, with the branch that it will land on."""
     return await fetch_all(
         tx,
-        f"""SELECT j.id, j.project_id, j.merge_id, j.job_type, j.status, j.attempt, j.available_at,
-                   m.target_branch_id
+        f"""SELECT j.id, j.project_id, j.merge_id, j.job_type, j.status, j.attempt, j.fencing_number,
+                   j.available_at, m.target_branch_id
             FROM merge_jobs j JOIN branch_merges m ON m.id = j.merge_id
             WHERE j.status IN ('queued', 'running', 'staged') AND {_CLAIMABLE} ORDER BY j.created_at LIMIT %s""",
         (limit,),

@@ -9,6 +9,7 @@ import pytest
 
 from depot_ops import jobs
 from depot_ops.definitions import defs
+from depot_ops.merge_runs import merge_execution
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -75,7 +76,7 @@ def test_every_check_and_job_has_a_description():
         "logical_drill_age",
     }
     assert all(spec.description and spec.blocking for spec in checks)
-    names = [job.name for job in jobs.ALL]
+    names = [job.name for job in (*jobs.ALL, merge_execution)]
     resolved = [defs.resolve_job_def(name) for name in names]
     assert all(job.description and "dagster/max_runtime" in job.tags and "owner" in job.tags for job in resolved)
 

@@ -1,0 +1,124 @@
+"""Merge jobs as Dagster runs: a sensor asks the depot what there is to do, and a run does it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from uuid import UUID
+
+import dagster as dg
+
+from depot_api.client import DepotError
+from depot_api.client.http import Patience
+from depot_api.client.models import BranchMerge, ClaimableJob
+from depot_ops.assets.merge import branch_merge
+from depot_ops.jobs import HALF_AN_HOUR, MAX_RUNTIME, OWNER
+from depot_ops.merges.depot import connect
+from depot_ops.merges.executor import Executor, JobReport, Outcome
+from depot_ops.settings import SettingsError
+
+# A tick that waited longer would hold up the daemon; the next one asks again.
+SENSOR_PATIENCE = Patience(connect_seconds=2, read_seconds=5, back_off_seconds=())
+INTERVAL_SECONDS = 1  # the daemon looks every five seconds; with five or more it would be every ten
+# A key is used up by its run, even one that died before it claimed the job: after this long there is a new one.
+RUN_KEY_SECONDS = 120
+PROJECT, MERGE, JOB = "depot/project", "depot/merge", "depot/merge_job"
+TARGET_BRANCH = "depot/target_branch"  # dagster.yaml lets one run at a time have each of its values
+
+
+class MergeJobConfig(dg.Config):
+    """Which job to begin with, and its merge, whose further jobs the same run does."""
+
+    merge_id: str
+    job_id: str
+
+
+@dg.op(tags={"dagster/kind/fastapi": ""})
+def execute_merge_job(context: dg.OpExecutionContext, config: MergeJobConfig) -> None:
+    """Claim the job and carry it out, then what else the merge needs; report how it stands."""
+    merge_id = UUID(config.merge_id)
+    begun = time.monotonic()
+    with closing(connect()) as depot:
+        executor = Executor(depot, f"dagster run {context.run_id}")
+        reports = list(_told(context, executor.work(job_id=UUID(config.job_id))))
+        if not reports:
+            context.log.info("Another executor has the job, or it is done: nothing to do here.")
+            return
+        reports += _told(context, executor.work(merge_id=merge_id))
+        merge = depot.merge(merge_id)
+    context.log_event(_materialization(merge, time.monotonic() - begun))
+    if reasons := [one.detail for one in reports if one.outcome in (Outcome.FAILED, Outcome.GIVEN_BACK)]:
+        # The depot itself decides whether and when a job is tried again.
+        raise dg.Failure("; ".join(reasons), allow_retries=False)
+
+
+def _told(context: dg.OpExecutionContext, reports: Iterator[JobReport]) -> Iterator[JobReport]:
+    for report in reports:
+        context.log.info(report.model_dump_json())
+        yield report
+
+
+def _materialization(merge: BranchMerge, seconds: float) -> dg.AssetMaterialization:
+    figures: dict[str, int | float | str] = {
+        "status": merge.status.value,
+        "paths": merge.paths_count,
+        "conflicts": merge.conflicts_count,
+        "unresolved_conflicts": merge.unresolved_count,
+        "size_bytes": merge.size_bytes,
+        "duration_seconds": round(seconds, 3),
+        "merge": str(merge.id),
+        "project": str(merge.project_id),
+        "target_branch": str(merge.target_branch_id),
+    }
+    if merge.landed_no is not None:
+        figures["landed_as_changelist"] = merge.landed_no
+    if merge.completed_at is not None:
+        figures["duration_since_begun_seconds"] = (merge.completed_at - merge.created_at).total_seconds()
+    return dg.AssetMaterialization(branch_merge.key, description=merge.description, metadata=figures)
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: HALF_AN_HOUR, "dagster/kind/fastapi": ""},
+    description=(
+        "Carries out one merge of branches as far as it goes without people. Green: it is merged, or waits for choices."
+        " Red: a job failed, and the run's error says why. A run that dies is no harm: the depot gives its job to"
+        " another when the lease ends, and nothing lands twice."
+    ),
+)
+def merge_execution() -> None:
+    execute_merge_job()
+
+
+@dg.sensor(
+    job=merge_execution,
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks the depot at DEPOT_URL which merge jobs wait, and launches a run for each.",
+)
+def merge_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    try:
+        with closing(connect(SENSOR_PATIENCE)) as depot:
+            jobs = depot.claimable_merge_jobs()
+    except (SettingsError, DepotError) as error:
+        return dg.SkipReason(f"The depot cannot be asked for merge jobs: {error}")
+    if not jobs:
+        return dg.SkipReason("No merge job waits.")
+    now = datetime.now(UTC)
+    return dg.SensorResult(run_requests=[_run_request(job, now) for job in jobs])
+
+
+def _run_request(job: ClaimableJob, now: datetime) -> dg.RunRequest:
+    waited_seconds = (now - job.available_at).total_seconds()
+    config = MergeJobConfig(merge_id=str(job.merge_id), job_id=str(job.id))
+    return dg.RunRequest(
+        # Each claim raises the fencing number for good; attempts begin anew when the job is queued again.
+        run_key=f"{job.id}:{job.fencing_number}:{int(waited_seconds // RUN_KEY_SECONDS)}",
+        run_config=dg.RunConfig(ops={execute_merge_job.name: config}),
+        tags={
+            PROJECT: str(job.project_id),
+            MERGE: str(job.merge_id),
+            JOB: str(job.id),
+            TARGET_BRANCH: str(job.target_branch_id),
+        },
+    )
