@@ -33,8 +33,8 @@ class MergeJobConfig(dg.Config):
     job_id: str
 
 
-@dg.op(tags={"dagster/kind/fastapi": ""})
-def execute_merge_job(context: dg.OpExecutionContext, config: MergeJobConfig) -> None:
+@dg.op(out={}, tags={"dagster/kind/fastapi": ""})
+def execute_merge_job(context: dg.OpExecutionContext, config: MergeJobConfig) -> Iterator[dg.AssetMaterialization]:
     """Claim the job and carry it out, then what else the merge needs; report how it stands."""
     merge_id = UUID(config.merge_id)
     begun = time.monotonic()
@@ -46,7 +46,8 @@ def execute_merge_job(context: dg.OpExecutionContext, config: MergeJobConfig) ->
             return
         reports += _told(context, executor.work(merge_id=merge_id))
         merge = depot.merge(merge_id)
-    context.log_event(_materialization(merge, time.monotonic() - begun))
+    # Yielded, not logged: what is only logged is lost when the op fails.
+    yield _materialization(merge, time.monotonic() - begun)
     if reasons := [one.detail for one in reports if one.outcome in (Outcome.FAILED, Outcome.GIVEN_BACK)]:
         # The depot itself decides whether and when a job is tried again.
         raise dg.Failure("; ".join(reasons), allow_retries=False)
