@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench.backups import bench_backups
 from bench.catalogue import PATHS, bench_catalogue
+from bench.merges import bench_execution, bench_worker
 from bench.reads import bench_reads
 from bench.results import Results, timed
 from bench.stack import Stack, fresh_stack, peak_resident_bytes
@@ -93,6 +94,9 @@ def main() -> None:
             bench_reads(results, stack)
         with fresh_stack(work / "catalogue", workers=2) as stack:
             bench_catalogue(results, stack, paths)
+            bench_worker(results, stack, 10)
+        with fresh_stack(work / "dagster", workers=1, dagster=True) as stack:
+            bench_execution(results, stack, 5)
         bench_backups(results, work, 0.2 if options.quick else 2.0, options.rounds)
     Console(width=140).print(results.table)
 

@@ -1,15 +1,25 @@
-"""Merges in a project of a million paths: planning a wide one, and landing ten thousand paths."""
+"""Merges in a project of a million paths: planning a wide one, landing ten thousand paths, and one small one after the
+other through a worker and through Dagster."""
 
+import hashlib
 import json
+import os
+import signal
 import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from bench.reads import Api
 from bench.results import Results, timed
 from bench.seed import Seeded
-from bench.stack import Stack, peak_resident_bytes
+from bench.stack import BIN, Stack, peak_resident_bytes
 
 ITEMS_PER_CHANGELIST = 10_000
 LANDED_PATHS = 10_000
+POLL_SECONDS = 0.02
+MERGED_TIMEOUT_SECONDS = 60
 
 
 def bench_merges(results: Results, stack: Stack, seeded: Seeded, content: str, wide_paths: int) -> None:
@@ -45,3 +55,55 @@ def edited_branch(api: Api, seeded: Seeded, name: str, heads: list[dict[str, obj
         api.call("POST", f"/changelists/{made}/items", {"items": items})
         api.call("POST", f"/changelists/{made}/submit")
     return branch
+
+
+def bench_execution(results: Results, stack: Stack, merges: int) -> None:
+    """From POST /branch-merges to merged, of one path. The stack has Dagster, whose sensor would take the jobs too."""
+    through_dagster = merge_seconds(Api(stack.api_url, stack.token), merges)
+    results.add("merge of one path, through Dagster", f"median {statistics.median(through_dagster):.1f} s", "< 12 s")
+
+
+def bench_worker(results: Results, stack: Stack, merges: int) -> None:
+    with worker(stack):
+        api = Api(stack.api_url, stack.token)
+        merge_seconds(api, 1)  # the worker has started
+        seconds = merge_seconds(api, merges)
+    results.add("merge of one path, through a worker", f"median {statistics.median(seconds):.2f} s", "< 1 s")
+
+
+@contextmanager
+def worker(stack: Stack) -> Iterator[None]:
+    environment = {**os.environ, "DEPOT_URL": stack.api_url, "DEPOT_TOKEN": stack.token}
+    process = subprocess.Popen([BIN / "depot-ops", "merges", "work"], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def merge_seconds(api: Api, merges: int) -> list[float]:
+    project = api.json("POST", "/projects", {"name": f"merged {time.time_ns()}"})
+    content = hashlib.sha256(b"bench").hexdigest()
+    api.connection_put(f"/projects/{project['id']}/objects/{content}", b"bench")
+    body = {"project_id": project["id"], "name": "dev"}
+    dev = api.json("POST", "/branches", body)["id"]
+    ends = {"project_id": project["id"], "source_branch_id": dev, "target_branch_id": project["default_branch_id"]}
+    seconds = []
+    for number in range(merges):
+        made = api.json("POST", "/changelists", {"project_id": project["id"], "branch_id": dev})["id"]
+        items = [{"action": "add", "path": f"f{number}", "sha256": content}]
+        api.call("POST", f"/changelists/{made}/items", {"items": items})
+        api.call("POST", f"/changelists/{made}/submit")
+        seconds.append(merged_seconds(api, ends))
+    return seconds
+
+
+def merged_seconds(api: Api, ends: dict[str, str]) -> float:
+    started = time.monotonic()
+    merge = api.json("POST", "/branch-merges", ends | {"submit": True})["id"]
+    while api.json("GET", f"/branch-merges/{merge}")["status"] != "merged":
+        if time.monotonic() - started > MERGED_TIMEOUT_SECONDS:
+            raise RuntimeError(f"merge {merge} did not land in {MERGED_TIMEOUT_SECONDS} s")
+        time.sleep(POLL_SECONDS)
+    return time.monotonic() - started

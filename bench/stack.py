@@ -43,9 +43,10 @@ class Stack:
 
 
 @contextmanager
-def fresh_stack(data_dir: Path, workers: int) -> Iterator[Stack]:
+def fresh_stack(data_dir: Path, workers: int, *, dagster: bool = False) -> Iterator[Stack]:
     """Started on an empty directory, stopped at the end."""
-    command = [BIN / "depot-ops", "up", "--data-dir", data_dir, "--no-dagster"]
+    command = [BIN / "depot-ops", "up", "--data-dir", data_dir]
+    command += ["--dagster-port", str(any_free())] if dagster else ["--no-dagster"]
     command += ["--api-port", str(any_free()), "--api-workers", str(workers)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     description = data_dir / "stack.json"
