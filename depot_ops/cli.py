@@ -17,6 +17,7 @@ from depot_ops.health_commands import app as health_app
 from depot_ops.launch_commands import app as launch_app
 from depot_ops.local.stack import StackError, StackOptions
 from depot_ops.local.stack import run as run_stack
+from depot_ops.replica_commands import app as replica_app
 from depot_ops.restore_commands import app as restore_app
 from depot_ops.wal_commands import app as wal_app
 
@@ -24,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__d
 app.add_typer(backup_app, name="backup")
 app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(wal_app, name="wal")
+app.add_typer(replica_app, name="replica")
 for commands in (launch_app, health_app, restore_app):
     app.registered_commands += commands.registered_commands
 

@@ -1,0 +1,196 @@
+"""The server of one node, started and stopped with pg_ctl: it outlives whoever starts it."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from depot_ops.postgres.accounts import ServerAccount
+from depot_ops.postgres.binaries import Binaries
+from depot_ops.postgres.client_tools import client_environment
+from depot_ops.postgres.cluster import MAX_SOCKET_DIRECTORY_BYTES
+from depot_ops.postgres.wal.archive import fsync
+from depot_ops.postgres.wal.names import parse_lsn
+from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
+
+CONFIGURATION = "depot_replica.conf"
+STANDBY_SIGNAL = "standby.signal"
+START_TIMEOUT_SECONDS = 60
+STOP_TIMEOUT_SECONDS = 30
+POLL_SECONDS = 0.02
+LOG_LINES = 3
+NOT_RUNNING = 3  # of `pg_ctl status`
+NO_DATA_DIRECTORY = 4
+
+
+class ShutdownMode(StrEnum):
+    """Of PostgreSQL. Never smart: it waits for clients, who go on writing."""
+
+    FAST = "fast"
+    IMMEDIATE = "immediate"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the control file says of a server that is shut down."""
+
+    state: str
+    system_identifier: int
+    timeline: int
+    checkpoint_lsn: int
+
+    @property
+    def is_clean(self) -> bool:
+        return self.state in ("shut down", "shut down in recovery")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    node: Node
+    nodes: Nodes
+    binaries: Binaries
+    account: ServerAccount
+
+    @property
+    def data(self) -> Path:
+        return self.node.data
+
+    @property
+    def log(self) -> Path:
+        return self.nodes.log(self.node)
+
+    def is_running(self) -> bool:
+        """By its postmaster.pid and that process. Raises ReplicaError when that cannot be found out."""
+        done = self.run("pg_ctl", "status", f"--pgdata={self.data}")
+        if done.returncode not in (0, NOT_RUNNING, NO_DATA_DIRECTORY):
+            raise ReplicaError(f"nobody knows whether a server runs on {self.data}: {done.stderr.strip()}")
+        return done.returncode == 0
+
+    def bring_up(self) -> None:
+        """Start it, or wait until its supervisor has, which does so as soon as nobody holds the node."""
+        if not self.node.supervised:
+            self.start()
+            return
+        wait_until(
+            self.is_running, START_TIMEOUT_SECONDS, f"`depot-ops up` did not start {self.node.name}: does it run?"
+        )
+
+    def start(self) -> None:
+        """Start it, and return when it takes connections, read-only ones of a standby included."""
+        self.log.touch(mode=0o600)
+        self.account.own(self.log)
+        options = ("--wait", f"--timeout={START_TIMEOUT_SECONDS}", "--silent", f"--log={self.log}")
+        done = self.run("pg_ctl", "start", f"--pgdata={self.data}", *options)
+        if done.returncode != 0:
+            raise ReplicaError(f"PostgreSQL did not start on {self.data}: {self.last_words()}")
+
+    def stop(self, mode: ShutdownMode = ShutdownMode.FAST) -> None:
+        """Stop it, harder when that takes too long. Returns only when the process is proved to be gone."""
+        if not self.is_running():
+            return
+        for way in dict.fromkeys((mode, ShutdownMode.IMMEDIATE)):
+            timeout = f"--timeout={STOP_TIMEOUT_SECONDS}"
+            self.run("pg_ctl", "stop", f"--pgdata={self.data}", f"--mode={way}", "--wait", timeout, "--silent")
+            if not self.is_running():
+                return
+        self._kill()
+
+    def _kill(self) -> None:
+        pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(pid, signal.SIGKILL)
+        wait_until(
+            lambda: not self.is_running(), STOP_TIMEOUT_SECONDS, f"process {pid} on {self.data} survives kill -9"
+        )
+
+    def control(self) -> Control:
+        """Of a server that does not run: while one runs, the file is behind."""
+        done = self.run("pg_controldata", f"--pgdata={self.data}")
+        if done.returncode != 0:
+            raise ReplicaError(f"the control file of {self.data} cannot be read: {done.stderr.strip()}")
+        said = dict(re.findall(r"^([^:\n]+):\s+(.+)$", done.stdout, re.MULTILINE))
+        return Control(
+            state=said["Database cluster state"],
+            system_identifier=int(said["Database system identifier"]),
+            timeline=int(said["Latest checkpoint's TimeLineID"]),
+            checkpoint_lsn=parse_lsn(said["Latest checkpoint location"]),
+        )
+
+    def run(self, program: str, *arguments: str, url: str = "") -> subprocess.CompletedProcess[str]:
+        """A program of PostgreSQL, as the servers' account."""
+        return subprocess.run(
+            [self.binaries.path(program), *arguments],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=client_environment(url),
+            stdin=subprocess.DEVNULL,
+            check=False,
+            **self.account.process_owner(),
+        )
+
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """Replace what this package sets, which comes last in postgresql.conf. A running server has to be told."""
+        values = {**self._address(), **settings}
+        lines = ["# Written by depot-ops replica."]
+        lines += [f"{name} = {quoted(value)}" for name, value in values.items()]
+        self._write(CONFIGURATION, "\n".join(lines) + "\n")
+        main = self.data / "postgresql.conf"
+        include = f"include '{CONFIGURATION}'"
+        text = main.read_text() if main.exists() else ""
+        if include not in text.splitlines():
+            self._write(main.name, f"{text}\n{include}\n")
+
+    def _address(self) -> dict[str, str]:
+        """A supervised server is told its address at each start."""
+        if self.node.supervised:
+            return {}
+        parent = self.data.parent
+        fits = len(os.fsencode(parent)) <= MAX_SOCKET_DIRECTORY_BYTES
+        return {
+            "port": str(self.node.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(parent) if fits else "",
+        }
+
+    def stay_standby(self) -> None:
+        """From now on every start of this directory is read-only, by accident too."""
+        self._write(STANDBY_SIGNAL, "")
+
+    def may_be_primary(self) -> None:
+        (self.data / STANDBY_SIGNAL).unlink(missing_ok=True)
+        fsync(self.data)
+
+    def _write(self, name: str, text: str) -> None:
+        partial = self.data / f"{name}.partial"
+        partial.touch(mode=0o600)
+        partial.write_text(text)
+        fsync(partial)
+        self.account.own(partial)
+        partial.replace(self.data / name)
+        fsync(self.data)
+
+    def last_words(self) -> str:
+        if not self.log.exists():
+            return "it wrote no log"
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        fatal = [line for line in lines if "FATAL" in line or "PANIC" in line]
+        return " ".join((fatal or lines)[-LOG_LINES:])
+
+
+def quoted(value: str) -> str:
+    """As a value in postgresql.conf."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def wait_until(condition: Callable[[], bool], timeout_seconds: float, otherwise: str) -> None:
+    """Raises ReplicaError with `otherwise` when `condition` does not come true."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ReplicaError(f"{otherwise} (waited {timeout_seconds:g} s)")
+        time.sleep(POLL_SECONDS)
