@@ -8,13 +8,17 @@ from typing import Annotated
 import psycopg
 import typer
 
+from depot_api.epochs import FILE_NAME, EpochFile
 from depot_ops.console import failed
 from depot_ops.evidence import Status
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
+from depot_ops.postgres.standby import MAX_BEHIND_BYTES
 from depot_ops.replicas import create as replicas
+from depot_ops.replicas import promotion
+from depot_ops.replicas import rejoin as rejoining
 from depot_ops.replicas.create import Place
-from depot_ops.replicas.health import LAG_THRESHOLD_SECONDS, MAX_BEHIND_BYTES, Limits, check_replica
+from depot_ops.replicas.health import LAG_THRESHOLD_SECONDS, Limits, check_replica
 from depot_ops.replicas.nodes import Nodes, ReplicaError
 
 app = typer.Typer(help="Make, watch and switch to standbys of the primary.", no_args_is_help=True)
@@ -26,6 +30,10 @@ Url = Annotated[
 Directory = Annotated[Path, typer.Option(envvar="REPLICA_DIR", help="Where nodes are kept.")]
 Archive = Annotated[
     Path | None, typer.Option(envvar="REPLICA_ARCHIVE_DIR", help="The archive of the log to fall back to.")
+]
+EpochPath = Annotated[
+    Path | None,
+    typer.Option("--storage", envvar="ASSET_STORAGE_PATH", help="The blob store, where the service keeps the epoch."),
 ]
 
 
@@ -113,3 +121,57 @@ def check(
         except OSError as error:  # what was found out still counts
             typer.secho(f"nothing was appended to {log}: {error}", fg="red", err=True)
     raise typer.Exit(health.status.exit_code)
+
+
+@app.command()
+def switchover(name: Name, url: Url, directory: Directory, archive: Archive = None, storage: EpochPath = None) -> None:
+    """Make a standby the primary without losing anything: 0 done, 1 not done, and the primary is what it was."""
+    try:
+        done = promotion.switchover(_place(directory, url, archive), name, _epochs(storage))
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(done.model_dump_json(indent=2))
+    if done.rejoin_failed:
+        raise failed(ReplicaError(done.rejoin_failed), Status.UNHEALTHY)
+
+
+@app.command()
+def promote(
+    name: Name,
+    url: Url,
+    directory: Directory,
+    archive: Archive = None,
+    storage: EpochPath = None,
+    max_loss_bytes: Annotated[
+        int, typer.Option(min=0, help="Of the lost primary's log, without asking.")
+    ] = promotion.MAX_LOSS_BYTES,
+    accept_data_loss: Annotated[bool, typer.Option("--accept-data-loss", help="Although a gate refuses.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; kept with the epoch.")] = "",
+) -> None:
+    """Make a standby the primary because the primary is lost: 0 done, 1 refused or failed."""
+    try:
+        done = promotion.promote(
+            _place(directory, url, archive),
+            name,
+            _epochs(storage),
+            accept_data_loss=accept_data_loss,
+            reason=reason,
+            max_loss_bytes=max_loss_bytes,
+        )
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(done.model_dump_json(indent=2))
+
+
+@app.command()
+def rejoin(name: Name, url: Url, directory: Directory, archive: Archive = None) -> None:
+    """Make an old primary a standby of the new one, by rewinding it or copying anew: 0 it streams, 1 it does not."""
+    try:
+        done = rejoining.rejoin(_place(directory, url, archive), name)
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(done.model_dump_json(indent=2))
+
+
+def _epochs(storage: Path | None) -> EpochFile | None:
+    return EpochFile(storage / FILE_NAME) if storage else None

@@ -86,6 +86,7 @@ def _create(place: Place, node: Node) -> ReplicaCreated:
     started = time.monotonic()
     with connected(place.url) as primary:
         facts = facts_of_primary(primary)
+        node = node.model_copy(update={"listen_addresses": facts.listen_addresses})
         try:
             with place.nodes.held(node.name):
                 copy(place, primary, facts, node)
@@ -181,9 +182,17 @@ def can_fall_back(account: ServerAccount, archive: Path) -> bool:
 
 def record_primary(place: Place, facts: PrimaryFacts) -> None:
     """The primary is a node too: it is watched, and becomes a standby one day."""
-    if any(node.port == facts.port for node in place.nodes.all()) or not facts.data.is_dir():
+    if any(node.data == facts.data for node in place.nodes.all()) or not facts.data.is_dir():
         return
-    place.nodes.save(Node(name=PRIMARY, data=facts.data, port=facts.port))
+    place.nodes.save(
+        Node(
+            name=PRIMARY,
+            data=facts.data,
+            port=facts.port,
+            listen_addresses=facts.listen_addresses,
+            socket_directories=facts.socket_directories,
+        )
+    )
 
 
 def remove(place: Place, name: str) -> None:
@@ -213,7 +222,7 @@ def rebuild_node(place: Place, node: Node) -> ReplicaCreated:
 
 
 def _refuse_primary(facts: PrimaryFacts, node: Node) -> None:
-    if facts.port == node.port:
+    if facts.data == node.data:
         raise ReplicaError(f"{node.name} is the primary: switch over to another node first")
 
 

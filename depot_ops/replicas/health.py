@@ -119,7 +119,7 @@ class _Heartbeats:
     age_seconds: float | None
 
 
-def check_replica(url: str, primary_url: str | None = None, limits: Limits = Limits()) -> ReplicaHealth:  # noqa: B008
+def check_replica(url: str, primary_url: str | None = None, limits: Limits = Limits()) -> ReplicaHealth:
     """How the standby at `url` is. Never raises: what cannot be found out is a reason.
 
     The role at `url` needs pg_monitor, the one at `primary_url` to make a schema once. Without `primary_url` bytes

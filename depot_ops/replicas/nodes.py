@@ -39,6 +39,9 @@ class Node(BaseModel):
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     data: Path
     port: Annotated[int, Field(ge=1, le=65535)]
+    listen_addresses: str = "127.0.0.1"
+    socket_directories: str | None = None
+    """Where a server that was not made here has them; otherwise beside the data."""
     supervised: bool = False
     """Whether `depot-ops up` starts it again when it ends; otherwise it runs by itself, as pg_ctl starts servers."""
 

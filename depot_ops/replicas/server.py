@@ -5,10 +5,12 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import IO
 
 from depot_ops.postgres.accounts import ServerAccount
 from depot_ops.postgres.binaries import Binaries
@@ -21,7 +23,7 @@ from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
 CONFIGURATION = "depot_replica.conf"
 STANDBY_SIGNAL = "standby.signal"
 START_TIMEOUT_SECONDS = 60
-STOP_TIMEOUT_SECONDS = 30
+KILL_TIMEOUT_SECONDS = 10
 POLL_SECONDS = 0.02
 LOG_LINES = 3
 NOT_RUNNING = 3  # of `pg_ctl status`
@@ -35,6 +37,9 @@ class ShutdownMode(StrEnum):
     IMMEDIATE = "immediate"
 
 
+STOP_TIMEOUT_SECONDS = {ShutdownMode.FAST: 30, ShutdownMode.IMMEDIATE: 5}
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
     """What the control file says of a server that is shut down."""
@@ -43,6 +48,11 @@ class Control:
     system_identifier: int
     timeline: int
     checkpoint_lsn: int
+
+    @property
+    def is_of_standby(self) -> bool:
+        """It replayed another server's log when it was last heard of; a primary says so of no state it can be in."""
+        return self.state in ("in archive recovery", "shut down in recovery")
 
     @property
     def is_clean(self) -> bool:
@@ -90,25 +100,30 @@ class Server:
             raise ReplicaError(f"PostgreSQL did not start on {self.data}: {self.last_words()}")
 
     def stop(self, mode: ShutdownMode = ShutdownMode.FAST) -> None:
-        """Stop it, harder when that takes too long. Returns only when the process is proved to be gone."""
-        if not self.is_running():
-            return
+        """Stop it, harder when that takes too long. Returns only when every process of it is proved to be gone."""
         for way in dict.fromkeys((mode, ShutdownMode.IMMEDIATE)):
-            timeout = f"--timeout={STOP_TIMEOUT_SECONDS}"
-            self.run("pg_ctl", "stop", f"--pgdata={self.data}", f"--mode={way}", "--wait", timeout, "--silent")
             if not self.is_running():
-                return
-        self._kill()
+                break
+            timeout = f"--timeout={STOP_TIMEOUT_SECONDS[way]}"
+            self.run("pg_ctl", "stop", f"--pgdata={self.data}", f"--mode={way}", "--wait", timeout, "--silent")
+        # A backend that lost its postmaster still commits what it is at.
+        wait_until(self._has_none_left, KILL_TIMEOUT_SECONDS, f"a process of {self.data} survives kill -9")
 
-    def _kill(self) -> None:
-        pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-        os.kill(pid, signal.SIGKILL)
-        wait_until(
-            lambda: not self.is_running(), STOP_TIMEOUT_SECONDS, f"process {pid} on {self.data} survives kill -9"
-        )
+    def _has_none_left(self) -> bool:
+        left = [path for path in Path("/proc").iterdir() if path.name.isdigit() and self._works_in_data(path)]
+        for path in left:
+            with suppress(ProcessLookupError):
+                os.kill(int(path.name), signal.SIGKILL)
+        return not left
+
+    def _works_in_data(self, process: Path) -> bool:
+        try:
+            return (process / "cwd").samefile(self.data) and (process / "exe").readlink().name == "postgres"
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return False  # it has ended, or is of somebody who owns no server of ours
 
     def control(self) -> Control:
-        """Of a server that does not run: while one runs, the file is behind."""
+        """Of a server that runs, positions are behind."""
         done = self.run("pg_controldata", f"--pgdata={self.data}")
         if done.returncode != 0:
             raise ReplicaError(f"the control file of {self.data} cannot be read: {done.stderr.strip()}")
@@ -133,6 +148,22 @@ class Server:
             **self.account.process_owner(),
         )
 
+    @contextmanager
+    def reading(self, program: str, *arguments: str) -> Iterator[IO[str]]:
+        """As `run`, for what may write more than fits into memory. How it ends is not looked at."""
+        with subprocess.Popen(
+            [self.binaries.path(program), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd="/",
+            env=client_environment(),
+            **self.account.process_owner(),
+        ) as process:
+            assert process.stdout is not None
+            yield process.stdout
+
     def configure(self, settings: Mapping[str, str]) -> None:
         """Replace what this package sets, which comes last in postgresql.conf. A running server has to be told."""
         values = {**self._address(), **settings}
@@ -149,13 +180,17 @@ class Server:
         """A supervised server is told its address at each start."""
         if self.node.supervised:
             return {}
-        parent = self.data.parent
-        fits = len(os.fsencode(parent)) <= MAX_SOCKET_DIRECTORY_BYTES
         return {
             "port": str(self.node.port),
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": str(parent) if fits else "",
+            "listen_addresses": self.node.listen_addresses,
+            "unix_socket_directories": self._sockets(),
         }
+
+    def _sockets(self) -> str:
+        if self.node.socket_directories is not None:
+            return self.node.socket_directories
+        parent = self.nodes.home(self.node.name)
+        return str(parent) if len(os.fsencode(parent)) <= MAX_SOCKET_DIRECTORY_BYTES else ""
 
     def stay_standby(self) -> None:
         """From now on every start of this directory is read-only, by accident too."""

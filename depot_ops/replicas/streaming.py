@@ -39,20 +39,23 @@ class PrimaryFacts:
     port: int
     data: Path
     timeline: int
+    listen_addresses: str
+    socket_directories: str
 
 
 _FACTS = """
 SELECT (SELECT system_identifier FROM pg_control_system()), current_setting('server_version_num')::int / 10000,
        current_setting('port')::int, current_setting('data_directory'),
-       ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
+       ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int,
+       current_setting('listen_addresses'), current_setting('unix_socket_directories')
 WHERE NOT pg_is_in_recovery()
 """
 
 
-def connected(conninfo: str) -> psycopg.Connection[Any]:
+def connected(conninfo: str, timeout_seconds: int = CONNECT_TIMEOUT_SECONDS) -> psycopg.Connection[Any]:
     """Each statement commits by itself. Raises psycopg.OperationalError."""
     return psycopg.connect(
-        conninfo, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS, application_name="depot-ops replica"
+        conninfo, autocommit=True, connect_timeout=timeout_seconds, application_name="depot-ops replica"
     )
 
 
@@ -61,16 +64,25 @@ def facts_of_primary(connection: psycopg.Connection[Any]) -> PrimaryFacts:
     row = connection.execute(_FACTS).fetchone()
     if row is None:
         raise ReplicaError("the server that was named as the primary is a standby: name the one that takes writes")
-    system_identifier, major, port, data, timeline = row
-    return PrimaryFacts(system_identifier, major, port, Path(data), timeline)
+    system_identifier, major, port, data, *others = row
+    return PrimaryFacts(system_identifier, major, port, Path(data), *others)
 
 
 def admit(connection: psycopg.Connection[Any], node: Node, passfile: Path, server: Server) -> None:
     """Let `node` stream from the primary behind `connection`: its own role with a new password, and its slot."""
+    admit_role(connection, node, passfile, server)
+    make_slot(connection, node)
+
+
+def admit_role(connection: psycopg.Connection[Any], node: Node, passfile: Path, server: Server) -> None:
     password = secrets.token_urlsafe(24)
     _make_role(connection, node.role, password)
     write_private(passfile, f"*:*:*:{node.role}:{password}")
     server.account.own(passfile)
+
+
+def make_slot(connection: psycopg.Connection[Any], node: Node) -> None:
+    """It keeps the log from now on, not only from when the standby first connects."""
     if connection.execute(_SLOT_EXISTS, (node.slot,)).fetchone() is None:
         connection.execute("SELECT pg_create_physical_replication_slot(%s, true)", (node.slot,))
 

@@ -1,9 +1,12 @@
 """A primary with the depot's schema and servers that outlive their starter, all with fsync on only where it matters."""
 
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +35,37 @@ SETTINGS = {
 }
 
 
+class Writer(threading.Thread):
+    """Adds numbers to a set until it is stopped, wherever writes are taken; remembers what was acknowledged."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.acknowledged: list[tuple[int, float]] = []
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        numbers = itertools.count()
+        while not self.stopping.is_set():
+            try:
+                with psycopg.connect(self.url, autocommit=True, connect_timeout=2) as connection:
+                    while not self.stopping.is_set():
+                        number = next(numbers)
+                        connection.execute("INSERT INTO written VALUES (%s)", (number,))
+                        self.acknowledged.append((number, time.monotonic()))
+            except psycopg.Error:
+                self.stopping.wait(0.02)
+
+    def stop(self) -> set[int]:
+        self.stopping.set()
+        self.join()
+        return {number for number, _ in self.acknowledged}
+
+    def longest_gap(self) -> float:
+        moments = [moment for _, moment in self.acknowledged]
+        return max(later - earlier for earlier, later in itertools.pairwise(moments))
+
+
 @dataclass
 class Replication:
     """A primary and what is made of it."""
@@ -56,6 +90,11 @@ class Replication:
     def multi_host_url(self, user: str = "postgres", database: str = "depot") -> str:
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.place.nodes.all())
         return f"postgresql://{user}:{PASSWORD}@{hosts}/{database}?target_session_attrs=read-write"
+
+    def writer(self) -> Writer:
+        started = Writer(self.multi_host_url())
+        started.start()
+        return started
 
     def follow(self) -> None:
         """From now on the primary is looked for among all nodes."""
@@ -99,7 +138,7 @@ def primary_of(seed: Path, directory: Path) -> Iterator[Replication]:
     subprocess.run(["cp", "-a", seed, home / "data"], check=True)
     account.own(home)
     port = any_free()
-    node = Node(name=PRIMARY, data=home / "data", port=port)
+    node = Node(name=PRIMARY, data=home / "data", port=port, socket_directories=str(home))
     url = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/postgres"
     place = Place(nodes, url, binaries, account)
     server = place.server(node)
@@ -120,6 +159,15 @@ def replication(seed: Path, reachable_dir: Path) -> Iterator[Replication]:
     """A primary without a standby."""
     with primary_of(seed, _new_directory(reachable_dir)) as made:
         yield made
+
+
+@pytest.fixture
+def replicated(replication: Replication) -> Replication:
+    """A primary, its standby, and a table for a Writer."""
+    create(replication.place, "standby")
+    replication.follow()
+    replication.query("primary", "CREATE TABLE written (number int PRIMARY KEY)")
+    return replication
 
 
 @pytest.fixture(scope="module")
