@@ -24,10 +24,9 @@ CONFIGURATION = "depot_replica.conf"
 STANDBY_SIGNAL = "standby.signal"
 START_TIMEOUT_SECONDS = 60
 KILL_TIMEOUT_SECONDS = 10
+LEFTOVER_TIMEOUT_SECONDS = 15
 POLL_SECONDS = 0.02
 LOG_LINES = 3
-NOT_RUNNING = 3  # of `pg_ctl status`
-NO_DATA_DIRECTORY = 4
 
 
 class ShutdownMode(StrEnum):
@@ -75,11 +74,8 @@ class Server:
         return self.nodes.log(self.node)
 
     def is_running(self) -> bool:
-        """By its postmaster.pid and that process. Raises ReplicaError when that cannot be found out."""
-        done = self.run("pg_ctl", "status", f"--pgdata={self.data}")
-        if done.returncode not in (0, NOT_RUNNING, NO_DATA_DIRECTORY):
-            raise ReplicaError(f"nobody knows whether a server runs on {self.data}: {done.stderr.strip()}")
-        return done.returncode == 0
+        """Whether any process of it does, also one whose postmaster was killed."""
+        return bool(self._processes())
 
     def bring_up(self) -> None:
         """Start it, or wait until its supervisor has, which does so as soon as nobody holds the node."""
@@ -95,9 +91,12 @@ class Server:
         self.log.touch(mode=0o600)
         self.account.own(self.log)
         options = ("--wait", f"--timeout={START_TIMEOUT_SECONDS}", "--silent", f"--log={self.log}")
-        done = self.run("pg_ctl", "start", f"--pgdata={self.data}", *options)
-        if done.returncode != 0:
-            raise ReplicaError(f"PostgreSQL did not start on {self.data}: {self.last_words()}")
+        deadline = time.monotonic() + LEFTOVER_TIMEOUT_SECONDS
+        while self.run("pg_ctl", "start", f"--pgdata={self.data}", *options).returncode != 0:
+            # A lock names the process that was killed just now, until its parent has noticed.
+            if "lock file" not in self.last_words() or time.monotonic() > deadline:
+                raise ReplicaError(f"PostgreSQL did not start on {self.data}: {self.last_words()}")
+            time.sleep(POLL_SECONDS)
 
     def stop(self, mode: ShutdownMode = ShutdownMode.FAST) -> None:
         """Stop it, harder when that takes too long. Returns only when every process of it is proved to be gone."""
@@ -108,13 +107,19 @@ class Server:
             self.run("pg_ctl", "stop", f"--pgdata={self.data}", f"--mode={way}", "--wait", timeout, "--silent")
         # A backend that lost its postmaster still commits what it is at.
         wait_until(self._has_none_left, KILL_TIMEOUT_SECONDS, f"a process of {self.data} survives kill -9")
+        # Left by a kill -9, it names a number that may be another process by now, and no server would start.
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _has_none_left(self) -> bool:
-        left = [path for path in Path("/proc").iterdir() if path.name.isdigit() and self._works_in_data(path)]
-        for path in left:
+        left = self._processes()
+        for pid in left:
             with suppress(ProcessLookupError):
-                os.kill(int(path.name), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         return not left
+
+    def _processes(self) -> list[int]:
+        """Servers work in their data directory. A killed one that its parent has not noticed yet works nowhere."""
+        return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and self._works_in_data(path)]
 
     def _works_in_data(self, process: Path) -> bool:
         try:
