@@ -16,6 +16,8 @@ from depot_api.branches.routes import router as branches
 from depot_api.changelists.routes import router as changelists
 from depot_api.database.pool import Database
 from depot_api.depot import Depot
+from depot_api.epochs import FILE_NAME as EPOCH_FILE
+from depot_api.epochs import EpochFile
 from depot_api.events.routes import router as events
 from depot_api.health.routes import router as health
 from depot_api.identity.routes import router as identity
@@ -67,7 +69,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     depot = Depot(
         settings=settings,
-        database=Database(settings.database_conninfo, settings.db_pool_min, settings.db_pool_max),
+        database=Database(
+            settings.database_conninfo,
+            settings.db_pool_min,
+            settings.db_pool_max,
+            EpochFile(settings.asset_storage_path / EPOCH_FILE),
+        ),
         store=BlobStore(settings.asset_storage_path),
     )
     depot.store.prepare()

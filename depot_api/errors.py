@@ -55,6 +55,10 @@ _BY_DATABASE_ERROR: tuple[tuple[tuple[type[Exception], ...], Problem], ...] = (
         problems.Unavailable("Another change was in the way.", retry_after_seconds=RETRY_AFTER_SECONDS),
     ),
     (
+        (errors.ReadOnlySqlTransaction,),
+        problems.Unavailable("The database is changing its primary.", retry_after_seconds=RETRY_AFTER_SECONDS),
+    ),
+    (
         (psycopg.OperationalError, psycopg.InterfaceError),
         problems.Unavailable("The database does not answer.", retry_after_seconds=RETRY_AFTER_SECONDS),
     ),

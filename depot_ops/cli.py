@@ -19,6 +19,7 @@ from depot_ops.launch_commands import app as launch_app
 from depot_ops.local.stack import StackError, StackOptions
 from depot_ops.local.stack import run as run_stack
 from depot_ops.merge_commands import app as merge_app
+from depot_ops.replica_commands import app as replica_app
 from depot_ops.report_commands import app as report_app
 from depot_ops.restore_commands import app as restore_app
 from depot_ops.wal_commands import app as wal_app
@@ -29,6 +30,7 @@ app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(drill_app, name="drill")
 app.add_typer(merge_app, name="merges")
 app.add_typer(wal_app, name="wal")
+app.add_typer(replica_app, name="replica")
 for commands in (launch_app, health_app, restore_app, report_app):
     app.registered_commands += commands.registered_commands
 

@@ -1,5 +1,9 @@
-"""The connection pool, and the transaction with an identity that every request works in."""
+"""The connection pool, and the transaction with an identity that every request works in.
 
+It follows the primary: connections to a server that is gone, demoted or of a past cluster epoch are dropped.
+"""
+
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,9 +11,13 @@ from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from psycopg import AsyncClientCursor, AsyncConnection
+from psycopg import AsyncClientCursor, AsyncConnection, OperationalError
+from psycopg.errors import ReadOnlySqlTransaction, UndefinedFunction
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
+
+from depot_api.database.hosts import Hosts
+from depot_api.epochs import EpochFile
 
 Transaction = AsyncConnection[DictRow]
 
@@ -17,26 +25,38 @@ Transaction = AsyncConnection[DictRow]
 POOL_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3
 TRUSTED_SECONDS = 1.0  # as long as a restart of the database takes at least
+# A server that is gone without a word is noticed after this long.
+TCP_TIMEOUT_MILLISECONDS = 10_000
+
+
+class SupersededServer(OperationalError):
+    """The server is of a past cluster epoch: it was the primary once, and another one is now."""
 
 
 class Database:
     """Connections of one worker, all as the role depot_service."""
 
-    def __init__(self, conninfo: str, min_size: int, max_size: int) -> None:
+    def __init__(self, conninfo: str, min_size: int, max_size: int, epochs: EpochFile) -> None:
+        self._epochs = epochs
+        self._hosts = Hosts(conninfo)
+        self._epoch_of: WeakKeyDictionary[AsyncConnection[Any], int] = WeakKeyDictionary()
         self._used_at: WeakKeyDictionary[Transaction, float] = WeakKeyDictionary()
+        self._doubted_at = 0.0
         self._pool: AsyncConnectionPool[Transaction] = AsyncConnectionPool(
-            conninfo,
+            self._hosts.conninfo,
             connection_class=AsyncConnection[DictRow],
             min_size=min_size,
             max_size=max(min_size, max_size),
             timeout=POOL_TIMEOUT_SECONDS,
             reconnect_timeout=POOL_TIMEOUT_SECONDS,
-            check=self._check_if_rested,
+            configure=self.admit,
+            check=self._check,
             kwargs={
                 # A transaction is begun together with its identity, and one statement needs none: fewer round trips.
                 "autocommit": True,
                 "row_factory": dict_row,
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "tcp_user_timeout": TCP_TIMEOUT_MILLISECONDS,
                 "application_name": "depot_api",
             },
             open=False,
@@ -52,15 +72,50 @@ class Database:
     def stats(self) -> dict[str, int]:
         return self._pool.get_stats()
 
-    async def _check_if_rested(self, connection: Transaction) -> None:
+    async def admit(self, connection: AsyncConnection[Any]) -> None:
+        """Remember the epoch of a new connection's server. Raises SupersededServer when a later one is known."""
+        try:
+            row = await (await connection.execute("SELECT cluster_epoch() AS epoch")).fetchone()
+        except UndefinedFunction:  # the schema is not migrated, which /health tells
+            return
+        assert row is not None
+        epoch = row["epoch"] if isinstance(row, dict) else row[0]
+        await asyncio.to_thread(self._epochs.raise_to, epoch)
+        self._epoch_of[connection] = epoch
+        self.require_current(connection)
+
+    def require_current(self, connection: AsyncConnection[Any]) -> None:
+        """Raises SupersededServer when a server of a later epoch has been seen, by whichever worker."""
+        epoch, highest = self._epoch_of.get(connection), self._epochs.highest()
+        if epoch is None or epoch >= highest:
+            return
+        info = connection.info
+        self._hosts.try_last((info.host, str(info.port)))
+        raise SupersededServer(
+            f"the server at {info.host}:{info.port} is of the cluster epoch {epoch}, {highest} is known: it was the"
+            " primary before. Stop it and run `depot-ops replica rejoin`; after restoring an older state on purpose,"
+            " run `depot-ops replica adopt`"
+        )
+
+    async def _check(self, connection: Transaction) -> None:
         """A connection that has just worked still does; asking each time would be a round trip for every request."""
-        if time.monotonic() - self._used_at.get(connection, 0.0) > TRUSTED_SECONDS:
+        self.require_current(connection)
+        used_at = self._used_at.get(connection, 0.0)
+        if used_at <= self._doubted_at or time.monotonic() - used_at > TRUSTED_SECONDS:
             await AsyncConnectionPool.check_connection(connection)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Transaction]:
         async with self._pool.connection() as connection:
-            yield connection
+            try:
+                yield connection
+            except ReadOnlySqlTransaction:
+                # A switchover has begun, or it ended and this server is a standby: the next one looks for the primary.
+                await connection.close()
+                raise
+            finally:
+                if connection.closed:  # the others of this server will not be better
+                    self._doubted_at = time.monotonic()
             self._used_at[connection] = time.monotonic()
 
     @asynccontextmanager

@@ -54,11 +54,12 @@ class OutboxWorker:
             tcp_user_timeout=TCP_TIMEOUT_MILLISECONDS,
         )
         async with connection:
+            await self._depot.database.admit(connection)
             await _take_lead(connection)
             row = await (await connection.execute("SELECT adopt_restored_events()")).fetchone()
             log.info("outbox lead taken", restored_events_adopted=bool(row and row[0]))
             async with asyncio.TaskGroup() as group:
-                group.create_task(_hold(connection))
+                group.create_task(_hold(self._depot, connection))
                 group.create_task(repeat("refs", lambda: refs.write_next(self._depot)))
                 group.create_task(Deliverer(self._depot).run())
 
@@ -72,8 +73,9 @@ async def _take_lead(connection: psycopg.AsyncConnection) -> None:
         await asyncio.sleep(WAIT_FOR_LEAD_SECONDS)
 
 
-async def _hold(connection: psycopg.AsyncConnection) -> None:
-    """Raises as soon as the session that holds the lock is gone."""
+async def _hold(depot: Depot, connection: psycopg.AsyncConnection) -> None:
+    """Raises as soon as the session that holds the lock is gone, or its server is the primary no more."""
     while True:
+        depot.database.require_current(connection)
         await connection.execute("SELECT 1")
         await asyncio.sleep(WAIT_FOR_LEAD_SECONDS)

@@ -48,6 +48,14 @@ class ServerAccount:
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
+    def own_tree(self, directory: Path) -> None:
+        if self.uid is None:
+            return
+        for parent, _, files in os.walk(directory):
+            self.own(Path(parent))
+            for name in files:
+                self.own(Path(parent) / name)
+
     def can_run(self, program: Path) -> bool:
         try:
             command: list[str | Path] = [program, "--version"]

@@ -162,7 +162,7 @@ def _restore(
     _stage(plan, archive, staged)
     _unpack(plan, work, data, binaries)
     _prepare(data)
-    _own_all(work, account)
+    account.own_tree(work)
     fetched = time.monotonic()
     settings, superuser = _recovery_settings(plan, staged), plan.base.record.superuser
     with serving(data, settings, superuser, work, lock, binaries, account) as (connection, log):
@@ -313,15 +313,6 @@ def _prepare(data: Path) -> None:
     for name in ("postgresql.conf", "postgresql.auto.conf", "pg_ident.conf"):
         (data / name).touch(mode=0o600)
     (data / "recovery.signal").touch(mode=0o600)
-
-
-def _own_all(directory: Path, account: ServerAccount) -> None:
-    if account.uid is None:
-        return
-    for parent, _, files in os.walk(directory):
-        account.own(Path(parent))
-        for name in files:
-            account.own(Path(parent) / name)
 
 
 # The server ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,177 @@
+"""`depot-ops replica`: standbys of the depot's primary."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import psycopg
+import typer
+
+from depot_api.epochs import FILE_NAME, EpochFile
+from depot_ops.console import failed
+from depot_ops.evidence import Status
+from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
+from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
+from depot_ops.postgres.standby import MAX_BEHIND_BYTES
+from depot_ops.replicas import create as replicas
+from depot_ops.replicas import promotion
+from depot_ops.replicas import rejoin as rejoining
+from depot_ops.replicas.create import Place
+from depot_ops.replicas.health import LAG_THRESHOLD_SECONDS, Limits, check_replica
+from depot_ops.replicas.nodes import Nodes, ReplicaError
+
+app = typer.Typer(help="Make, watch and switch to standbys of the primary.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The node's name.")]
+Url = Annotated[
+    str, typer.Option("--primary", envvar="DEPOT_REPLICATION_URL", help="The primary as a superuser; may name several.")
+]
+Directory = Annotated[Path, typer.Option(envvar="REPLICA_DIR", help="Where nodes are kept.")]
+Archive = Annotated[
+    Path | None, typer.Option(envvar="REPLICA_ARCHIVE_DIR", help="The archive of the log to fall back to.")
+]
+EpochPath = Annotated[
+    Path | None,
+    typer.Option("--storage", envvar="ASSET_STORAGE_PATH", help="The blob store, where the service keeps the epoch."),
+]
+
+
+def _place(directory: Path, url: str, archive: Path | None = None) -> Place:
+    try:
+        account = server_account()
+        binaries = runnable_binaries(find_binaries(), account)
+    except (AccountError, BinariesNotFound) as error:
+        raise failed(error, Status.UNKNOWN) from None
+    nodes = Nodes(directory.absolute())
+    nodes.prepare()
+    return Place(nodes, url, binaries, account, archive.absolute() if archive else None)
+
+
+@app.command()
+def create(
+    name: Name,
+    url: Url,
+    directory: Directory,
+    archive: Archive = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Of the standby; a free one by default.")] = None,
+) -> None:
+    """Make a standby, start it, and prove that it streams: 0 it does, 1 nothing was made."""
+    try:
+        made = replicas.create(_place(directory, url, archive), name, port)
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(made.model_dump_json(indent=2))
+
+
+@app.command()
+def rebuild(name: Name, url: Url, directory: Directory, archive: Archive = None) -> None:
+    """Copy the primary anew into a standby that cannot follow any more: 0 it streams, 1 it does not."""
+    try:
+        made = replicas.rebuild(_place(directory, url, archive), name)
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(made.model_dump_json(indent=2))
+
+
+@app.command()
+def remove(name: Name, url: Url, directory: Directory) -> None:
+    """Stop a standby, delete its data, and drop its slot and its role at the primary."""
+    try:
+        replicas.remove(_place(directory, url), name)
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(f"{name} is gone, and its slot with it")
+
+
+@app.command("list")
+def list_nodes(url: Url, directory: Directory) -> None:
+    """Every node as one JSON line: its role now, or how a standby is."""
+    place = _place(directory, url)
+    try:
+        for node in place.nodes.all():
+            typer.echo(json.dumps(replicas.described(place, node)))
+    except ReplicaError as error:
+        raise failed(error, Status.UNKNOWN) from None
+
+
+@app.command()
+def check(
+    replica: Annotated[str, typer.Argument(metavar="URL", help="The standby, as a role with pg_monitor.")],
+    url: Annotated[
+        str | None,
+        typer.Option("--primary", envvar="DEPOT_REPLICATION_URL", help="Where heartbeats are written."),
+    ] = None,
+    lag_seconds: Annotated[
+        float, typer.Option(min=0, envvar="REPLAY_LAG_THRESHOLD_SECONDS", help="More is lagging.")
+    ] = LAG_THRESHOLD_SECONDS,
+    lag_bytes: Annotated[
+        int, typer.Option(min=0, envvar="REPLAY_LAG_THRESHOLD_BYTES", help="More is lagging.")
+    ] = MAX_BEHIND_BYTES,
+    log: Annotated[Path | None, typer.Option(envvar="LOGGER_PATH", help="The answer is appended here too.")] = None,
+) -> None:
+    """How a standby is, as one JSON line: 0 healthy, 1 lagging, 3 unknown, 4 disconnected."""
+    health = check_replica(replica, url, Limits(lag_seconds=lag_seconds, lag_bytes=lag_bytes))
+    line = health.model_dump_json() + "\n"
+    sys.stdout.write(line)
+    if log:
+        try:
+            with log.open("a") as file:
+                file.write(line)
+        except OSError as error:  # what was found out still counts
+            typer.secho(f"nothing was appended to {log}: {error}", fg="red", err=True)
+    raise typer.Exit(health.status.exit_code)
+
+
+@app.command()
+def switchover(name: Name, url: Url, directory: Directory, archive: Archive = None, storage: EpochPath = None) -> None:
+    """Make a standby the primary without losing anything: 0 done, 1 not done, and the primary is what it was."""
+    try:
+        done = promotion.switchover(_place(directory, url, archive), name, _epochs(storage))
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(done.model_dump_json(indent=2))
+    if done.rejoin_failed:
+        raise failed(ReplicaError(done.rejoin_failed), Status.UNHEALTHY)
+
+
+@app.command()
+def promote(
+    name: Name,
+    url: Url,
+    directory: Directory,
+    archive: Archive = None,
+    storage: EpochPath = None,
+    max_loss_bytes: Annotated[
+        int, typer.Option(min=0, help="Of the lost primary's log, without asking.")
+    ] = promotion.MAX_LOSS_BYTES,
+    accept_data_loss: Annotated[bool, typer.Option("--accept-data-loss", help="Although a gate refuses.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; kept with the epoch.")] = "",
+) -> None:
+    """Make a standby the primary because the primary is lost: 0 done, 1 refused or failed."""
+    try:
+        done = promotion.promote(
+            _place(directory, url, archive),
+            name,
+            _epochs(storage),
+            accept_data_loss=accept_data_loss,
+            reason=reason,
+            max_loss_bytes=max_loss_bytes,
+        )
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(done.model_dump_json(indent=2))
+
+
+@app.command()
+def rejoin(name: Name, url: Url, directory: Directory, archive: Archive = None) -> None:
+    """Make an old primary a standby of the new one, by rewinding it or copying anew: 0 it streams, 1 it does not."""
+    try:
+        done = rejoining.rejoin(_place(directory, url, archive), name)
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(done.model_dump_json(indent=2))
+
+
+def _epochs(storage: Path | None) -> EpochFile | None:
+    return EpochFile(storage / FILE_NAME) if storage else None

@@ -1,0 +1,1 @@
+"""Standbys of the depot's primary: made, watched, switched to. Physical streaming replication, without consensus."""

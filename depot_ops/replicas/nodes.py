@@ -1,0 +1,152 @@
+"""The servers that replicate each other, as a directory on the operations host keeps them.
+
+Which of them is the primary is never written down: it is asked, because it changes when nobody is looking.
+"""
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from depot_ops.local.secrets import write_private
+
+# Also the name of a slot and of a role, each with a prefix: both allow 63 bytes.
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+LOCK_POLL_SECONDS = 0.05
+
+
+class ReplicaError(Exception):
+    """What was asked for was not done; the message says what was seen and what to do."""
+
+
+class ReplicaBusy(ReplicaError):
+    """Another operation on the nodes of this directory runs."""
+
+
+class Node(BaseModel):
+    """One server on this host, primary or standby."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+    data: Path
+    port: Annotated[int, Field(ge=1, le=65535)]
+    listen_addresses: str = "127.0.0.1"
+    socket_directories: str | None = None
+    """Where a server that was not made here has them; otherwise beside the data."""
+    supervised: bool = False
+    """Whether `depot-ops up` starts it again when it ends; otherwise it runs by itself, as pg_ctl starts servers."""
+
+    @property
+    def slot(self) -> str:
+        return f"depot_{self.name}"
+
+    @property
+    def role(self) -> str:
+        """As which it streams: a role of its own, so that taking a node away takes its password away too."""
+        return f"depot_replica_{self.name}"
+
+    def conninfo(self, url: str) -> str:
+        """The address `url`, at this node only, whatever its role is now."""
+        address = {**conninfo_to_dict(url), "host": "127.0.0.1", "port": self.port, "target_session_attrs": "any"}
+        address.pop("hostaddr", None)
+        return make_conninfo("", **address)
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The directory of the nodes: a record of each, its log and password file, and the data of those made here."""
+
+    directory: Path
+
+    def prepare(self) -> None:
+        # The servers' account passes through to its own files, and lists nothing.
+        self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+    def all(self) -> list[Node]:
+        """By name. Raises ReplicaError when a record cannot be read: a node must not be forgotten silently."""
+        return [self._read(path) for path in sorted(self.directory.glob("*.json"))]
+
+    def get(self, name: str) -> Node:
+        path = self._path(name)
+        if not path.exists():
+            known = ", ".join(node.name for node in self.all()) or "none"
+            raise ReplicaError(f"{self.directory} has no node {name}; it has: {known}")
+        return self._read(path)
+
+    def has(self, name: str) -> bool:
+        return self._path(name).exists()
+
+    def save(self, node: Node) -> None:
+        write_private(self._path(node.name), node.model_dump_json(indent=2))
+
+    def forget(self, node: Node) -> None:
+        for path in (self._path(node.name), self.passfile(node), self.log(node), self.half_rewound(node)):
+            path.unlink(missing_ok=True)
+
+    def home(self, name: str) -> Path:
+        """Where the data of a node is put that is made here."""
+        return self.directory / name
+
+    def passfile(self, node: Node) -> Path:
+        return self.directory / f"{node.name}.pgpass"
+
+    def log(self, node: Node) -> Path:
+        return self.directory / f"{node.name}.log"
+
+    def half_rewound(self, node: Node) -> Path:
+        """There while a rewind runs, and for ever after one that failed: only a rebuild helps such a directory."""
+        return self.directory / f"{node.name}.rewinding"
+
+    def _path(self, name: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise ReplicaError(f"{name!r} names no node: take up to 40 of a-z, 0-9 and _, the first a letter")
+        return self.directory / f"{name}.json"
+
+    def _read(self, path: Path) -> Node:
+        try:
+            return Node.model_validate_json(path.read_text())
+        except (OSError, ValidationError) as error:
+            raise ReplicaError(f"{path} is no record of a node: {error}") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One operation at a time: two that promote or rewind at once would each destroy what the other relies on."""
+        with self._flocked(".lock", 0.0, f"another operation on the nodes in {self.directory} runs: wait for its end"):
+            yield
+
+    @contextmanager
+    def held(self, name: str, wait_seconds: float = 0.0) -> Iterator[None]:
+        """While it is held, no supervisor starts the node: its directory is being changed."""
+        with self._flocked(f"{name}.hold", wait_seconds, f"{name} is being changed by another operation: wait"):
+            yield
+
+    @contextmanager
+    def _flocked(self, name: str, wait_seconds: float, otherwise: str) -> Iterator[None]:
+        self.prepare()
+        descriptor = os.open(self.directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + wait_seconds
+        try:
+            while not _try_lock(descriptor):
+                if time.monotonic() >= deadline:
+                    raise ReplicaBusy(otherwise)
+                time.sleep(LOCK_POLL_SECONDS)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,364 @@
+"""Making a standby the primary: by a planned switchover, or after the primary is lost."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from depot_api.epochs import EpochFile
+from depot_ops.postgres.wal.names import format_lsn, parse_lsn
+from depot_ops.replicas.create import Place
+from depot_ops.replicas.fencing import CannotFence, Fenced, fence
+from depot_ops.replicas.nodes import Node, ReplicaError
+from depot_ops.replicas.rejoin import Rejoined, rejoin_node
+from depot_ops.replicas.server import STANDBY_SIGNAL, ShutdownMode, wait_until
+from depot_ops.replicas.streaming import (
+    PrimaryFacts,
+    admit_role,
+    connected,
+    facts_of_primary,
+    make_slot,
+    prove_streaming,
+)
+
+CAUGHT_UP_SECONDS = 30.0
+DRAIN_SECONDS = 1.0
+LAST_BYTE_SECONDS = 30.0
+PROMOTE_SECONDS = 60
+# Patroni's maximum_lag_on_failover.
+MAX_LOSS_BYTES = 1 << 20
+PROBE_SECONDS = 3
+POLL_SECONDS = 0.01
+DATABASE = "depot"
+
+# Those that have changed something and have not ended.
+_WRITERS = "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+_RECEIVED = """
+SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()),
+       greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text
+"""
+
+
+class Refused(ReplicaError):
+    """A gate did not open: nothing was promoted."""
+
+
+class Promotion(BaseModel):
+    """What was promoted, and what it cost."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[1] = 1
+    kind: Literal["switchover", "failover"]
+    promoted: str
+    fenced: tuple[str, ...]
+    reason: str
+    epoch: int
+    timeline: int
+    lost_bytes: int | None
+    """Of the old primary's log, what the new one never got; null when nobody knows. At most: not all were commits."""
+    accepted_data_loss: bool = False
+    write_gap_seconds: float
+    """From the moment when the old primary was told to refuse writes to the first commit on the new one."""
+    rejoined: Rejoined | None = None
+    rejoin_failed: str | None = None
+    started_at: AwareDatetime
+    duration_seconds: float
+
+
+def switchover(place: Place, name: str, epochs: EpochFile | None = None) -> Promotion:
+    """Make the standby `name` the primary without losing anything, and the primary a standby of it.
+
+    Raises ReplicaError. Until the standby is promoted, whatever fails gives the old primary its role back.
+    """
+    started_at, started = datetime.now(UTC), time.monotonic()
+    with place.nodes.locked():
+        target = place.nodes.get(name)
+        old, facts = _prepared(place, target)
+        with place.nodes.held(old.name):
+            gap_started = time.monotonic()
+            hand_over(place, old, facts, target)
+            led = _promote(place, target, "switchover", epochs)
+        _lead_others(place, target, without=(old, target))
+        rejoined, problem = _try_rejoin(place, target, old)
+    return Promotion(
+        kind="switchover",
+        promoted=target.name,
+        fenced=(old.name,),
+        reason="switchover",
+        epoch=led.epoch,
+        timeline=led.timeline,
+        lost_bytes=0,
+        write_gap_seconds=round(led.first_write - gap_started, 3),
+        rejoined=rejoined,
+        rejoin_failed=problem,
+        started_at=started_at,
+        duration_seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _prepared(place: Place, target: Node) -> tuple[Node, PrimaryFacts]:
+    """Everything that takes time and can be refused, while writes still go on."""
+    with connected(place.url) as primary:
+        facts = facts_of_primary(primary)
+        old = next((node for node in place.nodes.all() if node.data == facts.data), None)
+        if old is None:
+            raise ReplicaError(
+                f"the primary at {facts.data} is no node of {place.nodes.directory}: it cannot be fenced"
+            )
+        if old.name == target.name:
+            raise ReplicaError(f"{target.name} is the primary already")
+        _require_epochs(place, old)
+        primary.execute("CHECKPOINT")
+        prove_streaming(primary, target.conninfo(place.url), target, CAUGHT_UP_SECONDS)
+        # Made here it is there on the standby, too, when the old primary comes back as its standby.
+        admit_role(primary, old, place.nodes.passfile(old), place.server(old))
+    with connected(target.conninfo(place.url)) as standby:
+        standby.execute("CHECKPOINT")  # a restartpoint: what it need not write when it is promoted
+    return old, facts
+
+
+def _require_epochs(place: Place, node: Node) -> None:
+    with connected(depot_at(place, node)) as connection:
+        row = connection.execute("SELECT to_regclass('public.cluster_epochs')").fetchone()
+    if row is None or row[0] is None:
+        raise ReplicaError(
+            "the depot has no cluster epochs, so that an old primary could not be told: depot-ops migrate"
+        )
+
+
+def depot_at(place: Place, node: Node) -> str:
+    """The depot's database on one node, as a superuser."""
+    return make_conninfo(node.conninfo(place.url), dbname=DATABASE)
+
+
+def hand_over(place: Place, old: Node, facts: PrimaryFacts, target: Node) -> None:
+    """The old primary stopped, and the standby with its last byte; else it is the primary again, and this raises."""
+    with _given_back(place, old):
+        with connected(old.conninfo(place.url)) as primary:
+            _drain(primary)
+        fenced = fence(place.server(old))
+        if fenced.control.system_identifier != facts.system_identifier:
+            raise ReplicaError(f"{old.data} is not the primary that answered: its cluster is another")
+        if not fenced.control.is_clean:
+            raise ReplicaError(f"{old.name} did not shut down cleanly: whether {target.name} has all is not proved")
+        end = fenced.end_of_log(fenced.control.checkpoint_lsn)
+        with connected(target.conninfo(place.url)) as standby:
+            wait_until(
+                lambda: _received(standby)[2] >= end,
+                LAST_BYTE_SECONDS,
+                f"{target.name} did not get the last of {old.name}, up to {format_lsn(end)}",
+            )
+
+
+@contextmanager
+def _given_back(place: Place, old: Node) -> Iterator[None]:
+    """When the block raises, the old primary is what it was."""
+    try:
+        yield
+    except BaseException:
+        server = place.server(old)
+        server.may_be_primary()
+        if server.is_running():
+            with connected(old.conninfo(place.url)) as primary:
+                primary.execute("SELECT pg_reload_conf()")
+        elif not old.supervised:
+            server.start()
+        raise
+
+
+def _drain(primary: psycopg.Connection[Any]) -> None:
+    """Refuse new writes, and give the running ones a moment to commit: a shutdown would roll them back."""
+    primary.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+    try:
+        primary.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while (row := primary.execute(_WRITERS).fetchone()) and row[0] and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+    finally:
+        # In the file only: the server keeps refusing until it stops or is told to read it.
+        primary.execute("ALTER SYSTEM RESET default_transaction_read_only")
+
+
+def _received(standby: psycopg.Connection[Any]) -> tuple[bool, int, int]:
+    """Is it a standby, of which cluster, and up to where has it the log?"""
+    row = standby.execute(_RECEIVED).fetchone()
+    assert row is not None
+    in_recovery, system_identifier, received = row
+    return in_recovery, system_identifier, parse_lsn(received or "0/0")
+
+
+@dataclass(frozen=True, slots=True)
+class _Led:
+    epoch: int
+    timeline: int
+    first_write: float
+
+
+def _promote(place: Place, target: Node, reason: str, epochs: EpochFile | None) -> _Led:
+    """Promote, and begin an epoch as the first write."""
+    with connected(depot_at(place, target)) as connection:
+        promoted = connection.execute("SELECT pg_promote(true, %s)", (PROMOTE_SECONDS,)).fetchone()
+        if promoted != (True,):
+            raise ReplicaError(f"{target.name} was told to promote and did not within {PROMOTE_SECONDS} s: see its log")
+        epoch = begin_epoch(connection, target, reason, epochs)
+        first_write = time.monotonic()
+        # The control file says the old timeline until then, and a rewind would read that.
+        connection.execute("CHECKPOINT")
+        timeline = facts_of_primary(connection).timeline
+    place.server(target).configure({})
+    return _Led(epoch, timeline, first_write)
+
+
+def begin_epoch(
+    connection: psycopg.Connection[Any], node: Node, reason: str, epochs: EpochFile | None, above: int = 0
+) -> int:
+    """Begin the next epoch in the depot's database, and tell the service, where its file can be reached."""
+    known = max(above, epochs.highest() if epochs else 0)
+    row = connection.execute("SELECT begin_cluster_epoch(%s, %s, %s)", (node.name, reason, known)).fetchone()
+    assert row is not None
+    if epochs:
+        epochs.raise_to(row[0])
+    return int(row[0])
+
+
+def _lead_others(place: Place, target: Node, without: tuple[Node, ...]) -> None:
+    """The other standbys follow the new primary."""
+    others = [node for node in place.nodes.all() if node.name not in {one.name for one in without}]
+    with connected(target.conninfo(place.url)) as primary:
+        for other in others:
+            make_slot(primary, other)
+            place.server(other).configure(place.settings(other, target.port))
+            if place.server(other).is_running():
+                with connected(other.conninfo(place.url)) as standby:
+                    standby.execute("SELECT pg_reload_conf()")
+
+
+def _try_rejoin(place: Place, target: Node, old: Node) -> tuple[Rejoined | None, str | None]:
+    """The depot works without it: what stands in the way is told, and does not undo the promotion."""
+    try:
+        return rejoin_node(place, target, old), None
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        return None, f"{error}. Run `depot-ops replica rejoin {old.name}`"
+
+
+# After a loss -------------------------------------------------------------------------------------------------------
+
+
+def promote(
+    place: Place,
+    name: str,
+    epochs: EpochFile | None = None,
+    *,
+    accept_data_loss: bool = False,
+    reason: str = "",
+    max_loss_bytes: int = MAX_LOSS_BYTES,
+) -> Promotion:
+    """Make the standby `name` the primary because the primary is lost.
+
+    Every other node that is not a standby is fenced first. Raises Refused when one cannot be, when one still takes
+    writes, when another standby has more, or when more than `max_loss_bytes` would be lost; all but the second are
+    overruled by `accept_data_loss` with a `reason`, which is kept with the epoch.
+    """
+    if accept_data_loss and not reason.strip():
+        raise Refused("data loss is accepted with a reason only: it is kept with the epoch")
+    started_at, started = datetime.now(UTC), time.monotonic()
+    with place.nodes.locked():
+        target = place.nodes.get(name)
+        others = [node for node in place.nodes.all() if node.name != name]
+        with connected(target.conninfo(place.url)) as standby:
+            in_recovery, system_identifier, _ = _received(standby)
+            if not in_recovery:
+                raise ReplicaError(f"{name} takes writes already: nothing is to be promoted")
+            suspects = [node for node in others if not _is_standby(place, node)]
+            _refuse_working(place, suspects)
+            gap_started = time.monotonic()
+            fenced, problems = _fence_all(place, suspects, system_identifier)
+            received = _received(standby)[2]
+            ends = [found.end_of_log(received) for found in fenced.values()]
+        problems += _ahead(place, [node for node in others if node not in suspects], received)
+        lost_bytes = max(0, max(ends) - received) if ends and not problems else None
+        if lost_bytes is not None and lost_bytes > max_loss_bytes:
+            problems.append(f"{lost_bytes:,} bytes of the primary's log would be lost, more than {max_loss_bytes:,}")
+        if not suspects:
+            problems.append("no node is known as the old primary, so that none could be fenced")
+        if problems and not accept_data_loss:
+            raise Refused(
+                f"{name} was not promoted: {'; '.join(problems)}. Mend that, or say --accept-data-loss --reason"
+            )
+        why = reason or "the primary was lost"
+        led = _promote(place, target, why, epochs)
+        _lead_others(place, target, without=(*suspects, target))
+    return Promotion(
+        kind="failover",
+        promoted=name,
+        fenced=tuple(sorted(fenced)),
+        reason=why,
+        epoch=led.epoch,
+        timeline=led.timeline,
+        lost_bytes=lost_bytes,
+        accepted_data_loss=accept_data_loss,
+        write_gap_seconds=round(led.first_write - gap_started, 3),
+        started_at=started_at,
+        duration_seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _is_standby(place: Place, node: Node) -> bool:
+    """A primary that has been fenced before has the signal too, but was no standby when it stopped."""
+    try:
+        return (node.data / STANDBY_SIGNAL).exists() and place.server(node).control().is_of_standby
+    except ReplicaError:
+        return False
+
+
+def _refuse_working(place: Place, suspects: list[Node]) -> None:
+    for node in suspects:
+        try:
+            with connected(node.conninfo(place.url), PROBE_SECONDS) as connection:
+                takes_writes = not _in_recovery(connection)
+        except psycopg.OperationalError:
+            continue
+        if takes_writes:
+            raise Refused(f"{node.name} takes writes: nothing is lost. Use `depot-ops replica switchover`")
+
+
+def _in_recovery(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+    return row is not None and bool(row[0])
+
+
+def _fence_all(place: Place, suspects: list[Node], system_identifier: int) -> tuple[dict[str, Fenced], list[str]]:
+    fenced: dict[str, Fenced] = {}
+    problems: list[str] = []
+    for node in suspects:
+        try:
+            with place.nodes.held(node.name, wait_seconds=CAUGHT_UP_SECONDS):
+                fenced[node.name] = fence(place.server(node), ShutdownMode.IMMEDIATE)
+        except CannotFence as error:
+            problems.append(str(error))
+            continue
+        if fenced[node.name].control.system_identifier != system_identifier:
+            problems.append(f"{node.name} is of another cluster: nobody knows what the lost primary had")
+    return fenced, problems
+
+
+def _ahead(place: Place, standbys: list[Node], received: int) -> list[str]:
+    """Another standby with more of the log: promoting this one would lose what that one has."""
+    problems = []
+    for node in standbys:
+        try:
+            with connected(node.conninfo(place.url)) as connection:
+                theirs = _received(connection)[2]
+        except psycopg.OperationalError as error:
+            problems.append(f"how far {node.name} is could not be asked: {str(error).strip()}")
+            continue
+        if theirs > received:
+            problems.append(f"{node.name} has {theirs - received:,} bytes more: promote that")
+    return problems

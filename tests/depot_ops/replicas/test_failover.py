@@ -1,0 +1,131 @@
+"""After the primary is lost: every gate refuses what it is for, and what was the primary comes back as a standby."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+import psycopg
+import pytest
+
+from depot_ops.replicas.create import create
+from depot_ops.replicas.nodes import ReplicaError
+from depot_ops.replicas.promotion import Refused, promote
+from depot_ops.replicas.rejoin import Way, rejoin
+from depot_ops.replicas.server import wait_until
+
+
+def kill_9(replicated, name: str) -> None:
+    server = replicated.server(name)
+    os.kill(int((server.data / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+    wait_until(lambda: not server.is_running(), 10, "it survives kill -9")
+
+
+def streams(replicated, name: str) -> bool:
+    return replicated.query(name, "SELECT status FROM pg_stat_wal_receiver") == [("streaming",)]
+
+
+def test_a_primary_that_was_killed(replicated):
+    writer = replicated.writer()
+    wait_until(lambda: len(writer.acknowledged) > 50, 20, "nobody writes")
+    kill_9(replicated, "primary")
+    report = promote(replicated.place, "standby")
+    after = len(writer.acknowledged)
+    wait_until(lambda: len(writer.acknowledged) > after, 10, "nobody writes on the new primary")
+    acknowledged = writer.stop()
+    kept = {number for (number,) in replicated.query("standby", "SELECT number FROM written")}
+    assert report.fenced == ("primary",)
+    assert (report.epoch, report.timeline) == (2, 2)
+    if report.lost_bytes == 0:
+        assert acknowledged <= kept
+
+    with pytest.raises(ReplicaError, match="takes writes already"):
+        promote(replicated.place, "standby")
+    assert replicated.query("standby", "SELECT cluster_epoch()") == [(2,)]
+
+    replicated.server("primary").start()  # by hand: it does not know
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        replicated.query("primary", "INSERT INTO written VALUES (-1)")
+
+    assert rejoin(replicated.place, "primary").way in (Way.STRAIGHT, Way.REWIND)
+    assert streams(replicated, "primary")
+    assert {number for (number,) in replicated.query("primary", "SELECT number FROM written")} == kept
+
+    replicated.place.nodes.half_rewound(replicated.node("primary")).touch()  # as if a rewind had failed
+    assert rejoin(replicated.place, "primary").way is Way.REBUILD
+    assert streams(replicated, "primary")
+    assert not replicated.place.nodes.half_rewound(replicated.node("primary")).exists()
+
+
+def test_a_diverged_primary_is_bounded_refused_and_rewound(replicated):
+    """It committed what its standby never got."""
+    password = replicated.place.nodes.passfile(replicated.node("standby"))
+    kept = password.read_text()
+    password.write_text("")
+    replicated.query("primary", "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_replication")
+    replicated.query("primary", "CREATE TABLE only_here AS SELECT repeat('x', 1000) FROM generate_series(1, 3000)")
+    kill_9(replicated, "primary")
+    with pytest.raises(Refused, match=r"bytes of the primary's log would be lost"):
+        promote(replicated.place, "standby")
+    with pytest.raises(Refused, match="with a reason"):
+        promote(replicated.place, "standby", accept_data_loss=True)
+    report = promote(replicated.place, "standby", accept_data_loss=True, reason="the machine burnt down")
+    assert report.lost_bytes > 1 << 20
+    assert replicated.query("standby", "SELECT reason FROM cluster_epochs WHERE epoch = 2") == [
+        ("the machine burnt down",)
+    ]
+    password.write_text(kept)
+    assert rejoin(replicated.place, "primary").way is Way.REWIND
+    assert replicated.query("primary", "SELECT to_regclass('only_here')") == [(None,)]
+    assert streams(replicated, "primary")
+
+
+def test_a_primary_that_works_is_left_alone_and_one_that_hangs_is_fenced(replicated):
+    """When it wakes up, it must not be there any more."""
+    with pytest.raises(Refused, match="switchover"):
+        promote(replicated.place, "standby", accept_data_loss=True, reason="impatience")
+    replicated.query("primary", "INSERT INTO written VALUES (1)")
+    pid = int((replicated.primary.data / "postmaster.pid").read_text().splitlines()[0])
+    os.kill(pid, signal.SIGSTOP)
+    report = promote(replicated.place, "standby")
+    assert report.fenced == ("primary",)
+    assert not replicated.server("primary").is_running()
+    assert rejoin(replicated.place, "primary").name == "primary"
+
+
+def test_a_standby_that_has_less_than_another_is_not_chosen(replicated):
+    create(replicated.place, "second")
+    replicated.server("second").stop()
+    replicated.query("primary", "INSERT INTO written SELECT generate_series(1, 1000)")
+    ((written,),) = replicated.query("primary", "SELECT pg_current_wal_lsn()")
+    wait_until(
+        lambda: replicated.query("standby", "SELECT pg_last_wal_replay_lsn() >= %s", written) == [(True,)], 10, "behind"
+    )
+    password = replicated.place.nodes.passfile(replicated.node("second"))
+    kept = password.read_text()
+    password.write_text("")
+    replicated.server("second").start()
+    kill_9(replicated, "primary")
+    with pytest.raises(Refused, match=r"standby has .* bytes more"):
+        promote(replicated.place, "second")
+    password.write_text(kept)
+    promote(replicated.place, "standby")
+    wait_until(lambda: streams(replicated, "second"), 20, "the other standby does not follow the new primary")
+
+
+def test_a_directory_with_foreign_history_is_left_alone(replicated, seed):
+    kill_9(replicated, "primary")
+    shutil.rmtree(replicated.primary.data)
+    binaries, account = replicated.place.binaries, replicated.place.account
+    subprocess.run(
+        [binaries.path("initdb"), "-D", replicated.primary.data, "-U", "postgres", "--no-sync"],
+        check=True,
+        cwd="/",
+        capture_output=True,
+        **account.process_owner(),
+    )
+    with pytest.raises(Refused, match="another cluster"):
+        promote(replicated.place, "standby")
+    promote(replicated.place, "standby", accept_data_loss=True, reason="the disk was replaced")
+    with pytest.raises(ReplicaError, match="not its old self"):
+        rejoin(replicated.place, "primary")

@@ -1,0 +1,114 @@
+"""The service follows its primary, and does not go back to an old one, whatever that says of itself."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from depot_ops.local.ports import any_free
+from depot_ops.replicas.promotion import promote, switchover
+from depot_ops.replicas.rejoin import rejoin
+from depot_ops.replicas.server import ShutdownMode, wait_until
+
+PASSWORD = "only-for-tests"
+
+
+@dataclass
+class Service:
+    url: str
+    token: str
+    storage: Path
+
+    def create_project(self, name: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}", "Idempotency-Key": name}
+        return httpx.post(f"{self.url}/projects", json={"name": name}, headers=headers, timeout=30)
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=10).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture
+def service(replicated, tmp_path) -> Iterator[Service]:
+    """With both servers in its address, the primary first."""
+    token = "depot_" + "t" * 43
+    url = replicated.multi_host_url("depot_service")
+    environment = {
+        **os.environ,
+        "DATABASE_URL": url,
+        "JWT_SECRET": "j" * 40,
+        "ASSET_STORAGE_PATH": str(tmp_path / "storage"),
+        "DATABASE_OWNER_URL": replicated.multi_host_url("depot_owner"),
+        "DEPOT_ADMIN_PASSWORD": "a-good-password-for-tests",
+        "DEPOT_API_TOKEN": token,
+    }
+    (tmp_path / "storage").mkdir()
+    tool = [sys.executable, "-m", "depot_api.identity"]
+    subprocess.run([*tool, "create-admin", "--username", "admin"], env=environment, check=True, capture_output=True)
+    arguments = ["create-token", "--username", "admin", "--name", "t", "--scope", "admin", "--days", "1"]
+    subprocess.run([*tool, *arguments], env=environment, check=True, capture_output=True)
+    port = any_free()
+    command = [sys.executable, "-m", "depot_api", "--port", str(port), "--workers", "1"]
+    with (tmp_path / "api.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    made = Service(f"http://127.0.0.1:{port}", token, tmp_path / "storage")
+    try:
+        wait_until(made.is_ready, 30, f"the service does not start: {(tmp_path / 'api.log').read_text()}")
+        yield made
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def projects(replicated, node: str) -> set[str]:
+    return {name for (name,) in replicated.query(node, "SELECT name FROM projects")}
+
+
+def write_until_done(service: Service, name: str) -> float:
+    """As the depot's client does: 503 with Retry-After is tried again. Returns the seconds it took."""
+    started = time.monotonic()
+    while (response := service.create_project(name)).status_code != 201:
+        assert response.status_code == 503, response.text
+        assert int(response.headers["Retry-After"]) <= 5
+        assert time.monotonic() - started < 20
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def test_it_follows_and_never_goes_back(replicated, service):
+    write_until_done(service, "before")
+    switchover(replicated.place, "standby")
+    assert write_until_done(service, "after-switchover") < 10
+    assert (service.storage / "cluster-epoch").read_text() == "2\n"
+
+    replicated.server("standby").stop(ShutdownMode.IMMEDIATE)
+    promote(replicated.place, "primary")
+    assert write_until_done(service, "after-failover") < 15
+    assert "after-failover" in projects(replicated, "primary")
+
+    # The fence lied: the old primary is writable, and the right one is gone for the moment.
+    old = replicated.server("standby")
+    old.may_be_primary()
+    old.start()
+    replicated.query("standby", "CREATE TABLE it_takes_writes ()")
+    replicated.server("primary").stop()
+    response = service.create_project("into-the-wrong-one")
+    assert response.status_code == 503
+    assert "Retry-After" in response.headers
+    assert "into-the-wrong-one" not in projects(replicated, "standby")
+
+    # Both are writable: the later epoch is found, whichever the address names first.
+    replicated.server("primary").start()
+    write_until_done(service, "into-the-right-one")
+    assert "into-the-right-one" in projects(replicated, "primary")
+    assert "into-the-right-one" not in projects(replicated, "standby")
+    old.stop()
+    assert rejoin(replicated.place, "standby").name == "standby"
