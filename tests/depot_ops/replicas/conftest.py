@@ -115,7 +115,7 @@ def seed(reachable_dir: Path) -> Path:
     environment = {
         **os.environ,
         "DEPOT_BOOTSTRAP_URL": cluster.url(),
-        **{f"DEPOT_{role}_PASSWORD": PASSWORD for role in ("OWNER", "SERVICE", "DUMP")},
+        **{f"DEPOT_{role}_PASSWORD": PASSWORD for role in ("OWNER", "SERVICE", "DUMP", "OPS")},
         "DATABASE_OWNER_URL": cluster.url("depot", "depot_owner"),
     }
     try:
