@@ -12,6 +12,7 @@ from depot_api.cli import (
     changelists,
     differences,
     locks,
+    merges,
     opened,
     projects,
     shelves,
@@ -62,6 +63,9 @@ app.add_typer(catalogue.labels, name="label")
 app.command()(shelves.shelve)
 app.command()(shelves.unshelve)
 app.command()(shelves.shelves)
+app.command()(merges.merge)
+app.command()(merges.resolve)
+app.command()(merges.merges)
 app.command()(locks.lock)
 app.command()(locks.unlock)
 app.command()(locks.locks)

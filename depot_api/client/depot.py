@@ -442,17 +442,19 @@ class DepotClient:
         finally:
             response.close()
 
-    def read_object(self, project_id: UUID, sha256: str) -> bytes:
-        """One content that fits in memory. Raises DamagedContent when what arrives is not it."""
+    def object_content(self, project_id: UUID, sha256: str) -> Iterator[bytes]:
+        """One content piece by piece. Raises DamagedContent at its end when what arrived is not it."""
+        digest = hashlib.sha256()
         with self.open_object(project_id, sha256) as stream:
-            received = b"".join(stream.chunks)
-        try:
-            content = zlib.decompress(received, GZIP_WINDOW) if stream.is_gzip else received
-        except zlib.error as error:
-            raise DamagedContent(f"Content {sha256} arrived damaged: {error}. Try again.") from error
-        if hashlib.sha256(content).hexdigest() != sha256:
+            unzip = zlib.decompressobj(GZIP_WINDOW).decompress if stream.is_gzip else bytes
+            try:
+                for piece in map(unzip, stream.chunks):
+                    digest.update(piece)
+                    yield piece
+            except zlib.error as error:
+                raise DamagedContent(f"Content {sha256} arrived damaged: {error}. Try again.") from error
+        if digest.hexdigest() != sha256:
             raise DamagedContent(f"What arrived as content {sha256} is not it. Try again.")
-        return content
 
     # Changelists
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from depot_api.client import DepotClient, DepotError, OutcomeUnknown, ProblemError, Unreachable
-from depot_api.client.models import JobStatus, JobType, MergeConflict, MergeJob
+from depot_api.client.models import ConflictSide, JobStatus, JobType, MergeConflict, MergeJob
 from depot_ops.merges.texts import merge_texts
 
 LEASE_SECONDS = 60
@@ -130,12 +130,13 @@ class Executor:
     def _merge_text(self, job: MergeJob, text: MergeConflict) -> None:
         if text.source is None or text.target is None:
             return
-        base = self._depot.read_object(job.project_id, text.base.sha256) if text.base else None
-        source = self._depot.read_object(job.project_id, text.source.sha256)
-        target = self._depot.read_object(job.project_id, text.target.sha256)
-        merged = merge_texts(base, source, target)
+        base = self._read(job, text.base) if text.base else None
+        merged = merge_texts(base, self._read(job, text.source), self._read(job, text.target))
         if merged is not None:
             self._depot.put_merged_text(job, text.id, merged)
+
+    def _read(self, job: MergeJob, side: ConflictSide) -> bytes:
+        return b"".join(self._depot.object_content(job.project_id, side.sha256))
 
     @contextmanager
     def _heartbeat(self, job: MergeJob) -> Iterator[Event]:
