@@ -103,9 +103,9 @@ class Stack:
         clusters = [self.primary, self.dagster_cluster] if self.options.with_dagster else [self.primary]
         with ThreadPoolExecutor() as pool:
             list(pool.map(Cluster.initialize, clusters))
+        self.nodes.record()  # Dagster reads it as it starts
         if self.options.with_dagster:
             self._start_dagster_webserver()
-        self.nodes.record()
         self.supervisor.start(NodeService("postgres", self.primary, self.nodes, self.say))
         self._start_program("wal-collector", ["-m", "depot_ops", "wal", "collect"], self._wal_environment())
         self._prepare_database()

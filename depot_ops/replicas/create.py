@@ -127,6 +127,7 @@ def copy(place: Place, primary: psycopg.Connection[Any], facts: PrimaryFacts, no
         *(f"--pgdata={partial}", "--wal-method=stream", "--checkpoint=fast", "--no-password"),
         *(f"--slot={node.slot}", f"--label=replica {node.name}"),
     ]
+    command += [] if facts.syncs else ["--no-sync"]
     try:
         with running(command, client_environment(node_of_primary(place, facts))):
             pass
