@@ -128,7 +128,7 @@ class NodeService:
 
     def start(self) -> None:
         """A primary that cannot be started ends the stack; a standby is told of, and tried again."""
-        if time.monotonic() < self._not_before:
+        if time.monotonic() < self._not_before or not self.cluster.data.is_dir():  # removed, or being copied anew
             return
         try:
             with self.nodes.nodes.held(self.cluster.home.name, HOLD_SECONDS):

@@ -14,15 +14,10 @@ from depot_ops.replicas.streaming import connected, facts_of_primary
 LAG = "replica_lag"
 PROBE_SECONDS = 3
 WORKERS = 8
-FIGURES = (
-    "lag_bytes",
-    "lag_seconds",
-    "heartbeat_age_seconds",
-    "silent_seconds",
-    "timeline",
-    "replayed_lsn",
-    "receiver",
-)
+FIGURES = {
+    *("lag_bytes", "lag_seconds", "heartbeat_age_seconds", "silent_seconds"),
+    *("timeline", "replayed_lsn", "receiver", "slot"),
+}
 
 
 @dataclass(frozen=True, slots=True)

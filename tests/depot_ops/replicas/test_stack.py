@@ -81,6 +81,10 @@ def test_they_change_places_and_are_found_again(stack):
     assert stack.roles() == {"primary": ("primary", None), "standby": ("standby", "streaming")}
     assert stack.create_project("before") == 201
 
+    rebuilt = stack.replica("rebuild", "standby")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    assert stack.roles() == {"primary": ("primary", None), "standby": ("standby", "streaming")}
+
     done = stack.replica("switchover", "standby")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
