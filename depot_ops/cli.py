@@ -47,17 +47,16 @@ def up(
     api_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the depot's REST API.")] = 8000,
     dagster_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
     api_workers: Annotated[int, typer.Option(min=1, help="Worker processes of the API; about one a core.")] = 2,
-    standby: Annotated[bool, typer.Option("--standby", help="Reserved: run a standby beside the primary.")] = False,
+    standby: Annotated[
+        bool, typer.Option("--standby", envvar="STANDBY", help="Run a standby beside the primary; from then on always.")
+    ] = False,
     no_dagster: Annotated[bool, typer.Option("--no-dagster", help="Only the database and the API.")] = False,
 ) -> None:
     """Start the whole stack in the foreground. Example: depot-ops up --data-dir /srv/depot"""
-    if standby:
-        typer.echo("--standby is reserved for replicas, which this version does not have. Leave it out.", err=True)
-        raise typer.Exit(ExitCode.USAGE)
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
-    options = StackOptions(data_dir.absolute(), api_port, dagster_port, not no_dagster, api_workers)
+    options = StackOptions(data_dir.absolute(), api_port, dagster_port, not no_dagster, api_workers, standby)
     try:
         run_stack(options, typer.echo, stop)
     except StackError as error:

@@ -20,6 +20,7 @@ from depot_ops.replicas import rejoin as rejoining
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.health import LAG_THRESHOLD_SECONDS, Limits, check_replica
 from depot_ops.replicas.nodes import Nodes, ReplicaError
+from depot_ops.replicas.single_primary import check_single_primary
 
 app = typer.Typer(help="Make, watch and switch to standbys of the primary.", no_args_is_help=True)
 
@@ -86,13 +87,16 @@ def remove(name: Name, url: Url, directory: Directory) -> None:
 
 @app.command("list")
 def list_nodes(url: Url, directory: Directory) -> None:
-    """Every node as one JSON line: its role now, or how a standby is."""
+    """Every node as one JSON line with its role now: 0 one takes writes, 1 none or several, 3 unknown."""
     place = _place(directory, url)
     try:
         for node in place.nodes.all():
             typer.echo(json.dumps(replicas.described(place, node)))
     except ReplicaError as error:
         raise failed(error, Status.UNKNOWN) from None
+    single = check_single_primary(place)
+    if single.status is not Status.HEALTHY:
+        raise failed(ReplicaError(single.detail), single.status)
 
 
 @app.command()
@@ -171,6 +175,21 @@ def rejoin(name: Name, url: Url, directory: Directory, archive: Archive = None) 
     except (ReplicaError, psycopg.Error, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     typer.echo(done.model_dump_json(indent=2))
+
+
+@app.command()
+def adopt(
+    url: Url,
+    directory: Directory,
+    storage: Annotated[Path, typer.Option("--storage", envvar="ASSET_STORAGE_PATH", help="The blob store.")],
+    reason: Annotated[str, typer.Option(help="Why; kept with the epoch.")],
+) -> None:
+    """Have the service take a database that was restored from before the last promotion: 0 done, 1 not."""
+    try:
+        epoch = promotion.adopt(_place(directory, url), EpochFile(storage / FILE_NAME), reason)
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    typer.echo(f"the cluster epoch is {epoch}")
 
 
 def _epochs(storage: Path | None) -> EpochFile | None:

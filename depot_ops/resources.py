@@ -15,7 +15,10 @@ from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.dump import take_logical_backup
 from depot_ops.postgres.dump_checks import DumpCheck, verify_newest
 from depot_ops.postgres.dump_record import BackupRecord
-from depot_ops.settings import BackupSettings, DrillSettings, ObjectiveSettings, load
+from depot_ops.replicas.health import Limits
+from depot_ops.replicas.nodes import Node
+from depot_ops.replicas.watch import Watched, watch
+from depot_ops.settings import BackupSettings, DrillSettings, ObjectiveSettings, ReplicaSettings, load
 
 
 class DumpSource(dg.ConfigurableResource[None]):
@@ -59,9 +62,21 @@ class RestoreDrills(dg.ConfigurableResource[None]):
         return load(BackupSettings).backup_dir
 
 
+class Replicas(dg.ConfigurableResource[None]):
+    """The servers that replicate each other."""
+
+    url: str
+
+    def watch(self, nodes: list[Node]) -> list[Watched]:
+        thresholds = load(ReplicaSettings)
+        limits = Limits(thresholds.replay_lag_threshold_seconds, thresholds.replay_lag_threshold_bytes)
+        return watch(nodes, self.url, limits)
+
+
 RESOURCES = {
     "dump_source": DumpSource(url=dg.EnvVar("DEPOT_DUMP_URL")),
     "backups": BackupDirectory(path=dg.EnvVar("BACKUP_DIR")),
     "drills": RestoreDrills(),
+    "replicas": Replicas(url=dg.EnvVar("DEPOT_REPLICATION_URL")),
     "depot": DepotService(url=dg.EnvVar("DEPOT_URL")),
 }

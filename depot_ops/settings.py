@@ -120,6 +120,18 @@ class ExecutorSettings(ServiceSettings):
     )
 
 
+class ReplicaSettings(BaseSettings):
+    """Which servers replicate each other, and how far a standby may be behind."""
+
+    replica_dir: Path | None = Field(None, description="REPLICA_DIR: where `depot-ops replica` keeps its nodes.")
+    replay_lag_threshold_seconds: float = Field(
+        120.0, ge=0, description="REPLAY_LAG_THRESHOLD_SECONDS: a standby without a heartbeat of longer ago lags."
+    )
+    replay_lag_threshold_bytes: int = Field(
+        64 << 20, ge=0, description="REPLAY_LAG_THRESHOLD_BYTES: a standby that is further behind lags."
+    )
+
+
 class TimezoneSettings(BaseSettings):
     """Where a night begins."""
 

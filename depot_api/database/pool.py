@@ -41,7 +41,8 @@ class Database:
         self._hosts = Hosts(conninfo)
         self._epoch_of: WeakKeyDictionary[AsyncConnection[Any], int] = WeakKeyDictionary()
         self._used_at: WeakKeyDictionary[Transaction, float] = WeakKeyDictionary()
-        self._doubted_at = 0.0
+        self._admitted_at: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()
+        self._renewed_at = 0.0
         self._pool: AsyncConnectionPool[Transaction] = AsyncConnectionPool(
             self._hosts.conninfo,
             connection_class=AsyncConnection[DictRow],
@@ -82,6 +83,7 @@ class Database:
         epoch = row["epoch"] if isinstance(row, dict) else row[0]
         await asyncio.to_thread(self._epochs.raise_to, epoch)
         self._epoch_of[connection] = epoch
+        self._admitted_at[connection] = time.monotonic()
         self.require_current(connection)
 
     def require_current(self, connection: AsyncConnection[Any]) -> None:
@@ -99,10 +101,13 @@ class Database:
 
     async def _check(self, connection: Transaction) -> None:
         """A connection that has just worked still does; asking each time would be a round trip for every request."""
-        self.require_current(connection)
-        used_at = self._used_at.get(connection, 0.0)
-        if used_at <= self._doubted_at or time.monotonic() - used_at > TRUSTED_SECONDS:
-            await AsyncConnectionPool.check_connection(connection)
+        try:
+            self.require_current(connection)
+            if time.monotonic() - self._used_at.get(connection, 0.0) > TRUSTED_SECONDS:
+                await AsyncConnectionPool.check_connection(connection)
+        except OperationalError:
+            await self._drop(connection)
+            raise
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Transaction]:
@@ -111,12 +116,19 @@ class Database:
                 yield connection
             except ReadOnlySqlTransaction:
                 # A switchover has begun, or it ended and this server is a standby: the next one looks for the primary.
-                await connection.close()
+                await self._drop(connection)
                 raise
             finally:
-                if connection.closed:  # the others of this server will not be better
-                    self._doubted_at = time.monotonic()
+                if connection.broken:
+                    await self._drop(connection)
             self._used_at[connection] = time.monotonic()
+
+    async def _drop(self, connection: Transaction) -> None:
+        """Close it, and have those made before replaced: they go to the same server, and each would cost a request."""
+        await connection.close()
+        if self._admitted_at.get(connection, 0.0) >= self._renewed_at:
+            self._renewed_at = time.monotonic()
+            await self._pool.drain()
 
     @asynccontextmanager
     async def anonymous(self) -> AsyncIterator[Transaction]:

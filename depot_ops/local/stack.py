@@ -19,11 +19,13 @@ import psycopg
 from psycopg import sql
 
 from depot_ops.local import ports
+from depot_ops.local.depot_nodes import DepotNodes, NodeService
 from depot_ops.local.secrets import StackSecrets, write_private_json
 from depot_ops.local.supervisor import GaveUp, Program, Supervisor, tail
 from depot_ops.postgres.accounts import AccountError, reachable_home, runnable_binaries, server_account
 from depot_ops.postgres.binaries import Binaries, BinariesNotFound, find_binaries
-from depot_ops.postgres.cluster import Cluster, ClusterError, archiving
+from depot_ops.postgres.cluster import Cluster, ClusterError
+from depot_ops.replicas.nodes import ReplicaError
 
 MIN_FREE_BYTES = 1 << 30  # two clusters with their first WAL take 200 MB; less than this is soon a full disk
 READY_TIMEOUT_SECONDS = 120.0
@@ -49,6 +51,7 @@ class StackOptions:
     dagster_port: int = 3000
     with_dagster: bool = True
     api_workers: int = 2
+    with_standby: bool = False
 
 
 @dataclass
@@ -81,12 +84,17 @@ class Stack:
     say: Callable[[str], None]
     secrets: StackSecrets
     binaries: Binaries
-    primary: Cluster
+    nodes: DepotNodes
     dagster_cluster: Cluster
     supervisor: Supervisor = field(init=False)
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.say, self._write_description)
+
+    @property
+    def primary(self) -> Cluster:
+        """The cluster that takes writes when the stack starts."""
+        return self.nodes.primary
 
     # Starting ---------------------------------------------------------------------------------------------------
 
@@ -95,11 +103,14 @@ class Stack:
         clusters = [self.primary, self.dagster_cluster] if self.options.with_dagster else [self.primary]
         with ThreadPoolExecutor() as pool:
             list(pool.map(Cluster.initialize, clusters))
+        self.nodes.record()  # Dagster reads it as it starts
         if self.options.with_dagster:
             self._start_dagster_webserver()
-        self.supervisor.start(ClusterService("postgres", self.primary))
+        self.supervisor.start(NodeService("postgres", self.primary, self.nodes, self.say))
         self._start_program("wal-collector", ["-m", "depot_ops", "wal", "collect"], self._wal_environment())
         self._prepare_database()
+        if self.nodes.standby:
+            self._start_standby(self.nodes.standby)
         self._start_api()
         self._wait_for("api", f"{self.api_url}/health", stop)
         if self.options.with_dagster:
@@ -109,6 +120,14 @@ class Stack:
             self._start_program("dagster-daemon", command, self._operations_environment())
         if not stop.is_set():
             self._write_description()
+
+    def _start_standby(self, standby: Cluster) -> None:
+        try:
+            self.nodes.prepare_standby(standby)
+            self.supervisor.start(NodeService("postgres-standby", standby, self.nodes, self.say))
+            self.nodes.prove_standby(standby)
+        except ReplicaError as error:  # the depot works without it, and `depot-ops replica` mends it
+            self.say(f"the standby is not there: {error}")
 
     def _start_dagster_webserver(self) -> None:
         self.supervisor.start(ClusterService("dagster-postgres", self.dagster_cluster))
@@ -137,7 +156,7 @@ class Stack:
             "DEPOT_SERVICE_PASSWORD": self.secrets.service_password,
             "DEPOT_DUMP_PASSWORD": self.secrets.dump_password,
             "DEPOT_OPS_PASSWORD": self.secrets.ops_password,
-            "DATABASE_OWNER_URL": self.owner_url,
+            "DATABASE_OWNER_URL": self.primary.url("depot", "depot_owner", self.secrets.owner_password),
             "DEPOT_ADMIN_PASSWORD": self.secrets.admin_password,
             "DEPOT_API_TOKEN": self.secrets.admin_token,
         }
@@ -157,7 +176,7 @@ class Stack:
 
     def _service_environment(self) -> dict[str, str]:
         return {
-            "DATABASE_URL": self.primary.url("depot", "depot_service", self.secrets.service_password),
+            "DATABASE_URL": self.nodes.url("depot", "depot_service", self.secrets.service_password, "read-write"),
             "JWT_SECRET": self.secrets.jwt_secret,
             "ASSET_STORAGE_PATH": str(self.storage),
         }
@@ -169,9 +188,10 @@ class Stack:
             "DAGSTER_PG_URL": dagster_url.replace("postgresql://", "postgresql+psycopg2://", 1),
             "DEPOT_URL": self.api_url,
             "DEPOT_TOKEN": self.secrets.admin_token,
-            "DEPOT_DUMP_URL": self.primary.url("depot", "depot_dump", self.secrets.dump_password),
-            "DEPOT_OPS_URL": self.primary.url("depot", "depot_ops", self.secrets.ops_password),
-            "DEPOT_REPLICATION_URL": self.primary.url(),
+            "DEPOT_DUMP_URL": self.nodes.url("depot", "depot_dump", self.secrets.dump_password),
+            "DEPOT_OPS_URL": self.nodes.url("depot", "depot_ops", self.secrets.ops_password),
+            "DEPOT_REPLICATION_URL": self.nodes.url(),
+            "REPLICA_DIR": str(self.nodes.nodes.directory),
             "BACKUP_DIR": str(self.options.data_dir / "backups"),
             **self._wal_environment(),
             "DRILL_DIR": str(self.primary.home.with_name("drill")),
@@ -181,7 +201,7 @@ class Stack:
 
     def _wal_environment(self) -> dict[str, str]:
         return {
-            "WAL_SPOOL_DIR": str(self.primary.wal_spool),
+            "WAL_SPOOL_DIR": str(self.nodes.wal_spool),
             "WAL_ARCHIVE_DIR": str(self.options.data_dir / "wal_archive"),
         }
 
@@ -208,7 +228,7 @@ class Stack:
 
     @property
     def owner_url(self) -> str:
-        return self.primary.url("depot", "depot_owner", self.secrets.owner_password)
+        return self.nodes.url("depot", "depot_owner", self.secrets.owner_password)
 
     @property
     def dagster_home(self) -> Path:
@@ -233,6 +253,8 @@ class Stack:
             "admin_username": ADMIN,
             "admin_password": self.secrets.admin_password,
             "admin_token": self.secrets.admin_token,
+            "replication_url": self.nodes.url(),
+            "replica_dir": str(self.nodes.nodes.directory),
             "pids": self.supervisor.pids(),
         }
         write_private_json(self.description_path, description)
@@ -257,7 +279,7 @@ def run(options: StackOptions, say: Callable[[str], None], stop: threading.Event
             if not stop.is_set():
                 stack.greet()
                 stack.supervisor.watch(stop)
-        except (ClusterError, GaveUp) as error:
+        except (ClusterError, GaveUp, ReplicaError) as error:
             raise StackError(str(error)) from error
         finally:
             say("stopping")
@@ -294,15 +316,17 @@ def _make_stack(options: StackOptions, say: Callable[[str], None]) -> Stack:
     secrets = StackSecrets.load(options.data_dir / "secrets.json")
     home = reachable_home(options.data_dir, account)
     home.mkdir(mode=0o711, parents=True, exist_ok=True)
-    primary_home = home / "primary"
-    primary_settings = {**PRIMARY_SETTINGS, **archiving(primary_home, binaries.major)}
     password = secrets.superuser_password
+    try:
+        nodes = DepotNodes.found(home, password, binaries, account, PRIMARY_SETTINGS, options.with_standby)
+    except ReplicaError as error:
+        raise StackError(str(error)) from error
     return Stack(
         options=options,
         say=say,
         secrets=secrets,
         binaries=binaries,
-        primary=Cluster(primary_home, ports.any_free(), password, binaries, account, primary_settings),
+        nodes=nodes,
         dagster_cluster=Cluster(home / "dagster", ports.any_free(), password, binaries, account, DAGSTER_SETTINGS),
     )
 

@@ -124,6 +124,8 @@ class Supervisor:
             self._died(service, service.process.returncode, now)
         if service.process is None and now >= self._restart_at.get(service.name, now):
             service.start()
+            if service.process is None:  # it could not be started, said so, and is tried again
+                return
             self._report(f"{service.name} runs again")
             self._restarted()
 

@@ -1,6 +1,7 @@
 """Making a standby, making it anew, and taking it away."""
 
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from depot_ops.local import ports
 from depot_ops.postgres.accounts import ServerAccount
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import ToolFailed, client_environment, running
+from depot_ops.postgres.wal.hooks import HookExit
 from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
 from depot_ops.replicas.server import Server
 from depot_ops.replicas.streaming import (
@@ -76,8 +78,6 @@ class ReplicaCreated(BaseModel):
 def create(place: Place, name: str, port: int | None = None) -> ReplicaCreated:
     """Make the standby `name`, start it, and prove that it streams. Raises ReplicaError; then nothing of it is left."""
     with place.nodes.locked():
-        if place.nodes.has(name):
-            raise ReplicaError(f"there is a node {name} already: take another name, or rebuild it")
         node = Node(name=name, data=place.nodes.home(name) / "data", port=port or ports.any_free())
         return _create(place, node)
 
@@ -86,6 +86,9 @@ def _create(place: Place, node: Node) -> ReplicaCreated:
     started = time.monotonic()
     with connected(place.url) as primary:
         facts = facts_of_primary(primary)
+        record_primary(place, facts)
+        if place.nodes.has(node.name):
+            raise ReplicaError(f"there is a node {node.name} already: take another name, or rebuild it")
         node = node.model_copy(update={"listen_addresses": facts.listen_addresses})
         try:
             with place.nodes.held(node.name):
@@ -96,7 +99,6 @@ def _create(place: Place, node: Node) -> ReplicaCreated:
         except BaseException:
             _take_away(place, primary, node)
             raise
-    record_primary(place, facts)
     place.nodes.save(node)
     return ReplicaCreated(
         name=node.name,
@@ -127,6 +129,7 @@ def copy(place: Place, primary: psycopg.Connection[Any], facts: PrimaryFacts, no
         *(f"--pgdata={partial}", "--wal-method=stream", "--checkpoint=fast", "--no-password"),
         *(f"--slot={node.slot}", f"--label=replica {node.name}"),
     ]
+    command += [] if facts.syncs else ["--no-sync"]
     try:
         with running(command, client_environment(node_of_primary(place, facts))):
             pass
@@ -176,14 +179,25 @@ def _check(place: Place, facts: PrimaryFacts, node: Node) -> None:
 
 
 def can_fall_back(account: ServerAccount, archive: Path) -> bool:
-    """Whether a server could fetch the log from the archive by itself."""
-    return account.can_reach(archive) and account.can_run(Path(sys.executable))
+    """Whether a server could fetch the log from the archive by itself: tried as it would."""
+    command = [sys.executable, "-m", "depot_ops", "wal", "get", "00000001.history", "nowhere", f"--archive={archive}"]
+    try:
+        tried = subprocess.run(
+            command, cwd="/", env=client_environment(), capture_output=True, check=False, **account.process_owner()
+        )
+    except OSError:
+        return False
+    # It runs, and says that it was called outside a data directory.
+    return tried.returncode == HookExit.UNKNOWN and account.can_reach(archive)
 
 
 def record_primary(place: Place, facts: PrimaryFacts) -> None:
     """The primary is a node too: it is watched, and becomes a standby one day."""
     if any(node.data == facts.data for node in place.nodes.all()) or not facts.data.is_dir():
         return
+    if place.nodes.has(PRIMARY):
+        known = place.nodes.get(PRIMARY).data
+        raise ReplicaError(f"the node {PRIMARY} is {known}, but {facts.data} takes writes: is that the right primary?")
     place.nodes.save(
         Node(
             name=PRIMARY,

@@ -93,8 +93,8 @@ class Nodes:
             path.unlink(missing_ok=True)
 
     def home(self, name: str) -> Path:
-        """Where the data of a node is put that is made here."""
-        return self.directory / name
+        """Where the data of a node is put that is made here. Raises ReplicaError when that is no name."""
+        return self._path(name).with_suffix("")
 
     def passfile(self, node: Node) -> Path:
         return self.directory / f"{node.name}.pgpass"

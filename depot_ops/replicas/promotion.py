@@ -207,7 +207,7 @@ def _promote(place: Place, target: Node, reason: str, epochs: EpochFile | None) 
         promoted = connection.execute("SELECT pg_promote(true, %s)", (PROMOTE_SECONDS,)).fetchone()
         if promoted != (True,):
             raise ReplicaError(f"{target.name} was told to promote and did not within {PROMOTE_SECONDS} s: see its log")
-        epoch = begin_epoch(connection, target, reason, epochs)
+        epoch = begin_epoch(connection, target.name, reason, epochs)
         first_write = time.monotonic()
         # The control file says the old timeline until then, and a rewind would read that.
         connection.execute("CHECKPOINT")
@@ -216,16 +216,27 @@ def _promote(place: Place, target: Node, reason: str, epochs: EpochFile | None) 
     return _Led(epoch, timeline, first_write)
 
 
-def begin_epoch(
-    connection: psycopg.Connection[Any], node: Node, reason: str, epochs: EpochFile | None, above: int = 0
-) -> int:
+def begin_epoch(connection: psycopg.Connection[Any], node: str, reason: str, epochs: EpochFile | None) -> int:
     """Begin the next epoch in the depot's database, and tell the service, where its file can be reached."""
-    known = max(above, epochs.highest() if epochs else 0)
-    row = connection.execute("SELECT begin_cluster_epoch(%s, %s, %s)", (node.name, reason, known)).fetchone()
+    known = epochs.highest() if epochs else 0
+    row = connection.execute("SELECT begin_cluster_epoch(%s, %s, %s)", (node, reason, known)).fetchone()
     assert row is not None
     if epochs:
         epochs.raise_to(row[0])
     return int(row[0])
+
+
+def adopt(place: Place, epochs: EpochFile, reason: str) -> int:
+    """Begin an epoch above all that the service has seen, at the primary that there is.
+
+    For a database that was restored or rebuilt: it does not know of later epochs, and the service refuses it.
+    """
+    if not reason.strip():
+        raise Refused("an older state is adopted with a reason only: it is kept with the epoch")
+    with place.nodes.locked(), connected(make_conninfo(place.url, dbname=DATABASE)) as connection:
+        facts = facts_of_primary(connection)
+        node = next((one.name for one in place.nodes.all() if one.data == facts.data), "adopted")
+        return begin_epoch(connection, node, reason, epochs)
 
 
 def _lead_others(place: Place, target: Node, without: tuple[Node, ...]) -> None:

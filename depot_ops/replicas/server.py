@@ -27,6 +27,7 @@ KILL_TIMEOUT_SECONDS = 10
 LEFTOVER_TIMEOUT_SECONDS = 15
 POLL_SECONDS = 0.02
 LOG_LINES = 3
+RECENT_LOG_LINES = 20
 
 
 class ShutdownMode(StrEnum):
@@ -218,6 +219,7 @@ class Server:
         if not self.log.exists():
             return "it wrote no log"
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = lines[-RECENT_LOG_LINES:]
         fatal = [line for line in lines if "FATAL" in line or "PANIC" in line]
         return " ".join((fatal or lines)[-LOG_LINES:])
 

@@ -41,13 +41,16 @@ class PrimaryFacts:
     timeline: int
     listen_addresses: str
     socket_directories: str
+    syncs: bool
+    """Not where nothing has to outlive the machine; then neither do its copies."""
 
 
 _FACTS = """
 SELECT (SELECT system_identifier FROM pg_control_system()), current_setting('server_version_num')::int / 10000,
        current_setting('port')::int, current_setting('data_directory'),
        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int,
-       current_setting('listen_addresses'), current_setting('unix_socket_directories')
+       current_setting('listen_addresses'), current_setting('unix_socket_directories'),
+       current_setting('fsync')::bool
 WHERE NOT pg_is_in_recovery()
 """
 

@@ -1,11 +1,12 @@
 """A standby is there when it has proved that it streams, and gone with everything that belongs to it."""
 
 import stat
+from dataclasses import replace
 
 import psycopg
 import pytest
 
-from depot_ops.replicas.create import create, rebuild, remove
+from depot_ops.replicas.create import can_fall_back, create, rebuild, remove
 from depot_ops.replicas.nodes import ReplicaBusy, ReplicaError
 from depot_ops.replicas.server import ShutdownMode
 
@@ -78,9 +79,20 @@ def test_a_copy_that_cannot_be_made_leaves_nothing(replication):
 def test_refusals(replication):
     with pytest.raises(ReplicaError, match="names no node"):
         create(replication.place, "Stand by")
+    with pytest.raises(ReplicaError, match="there is a node primary already"):
+        create(replication.place, "primary")
     with pytest.raises(ReplicaError, match="taken"):
         create(replication.place, "standby", replication.primary.port)
     with pytest.raises(ReplicaError, match="has no node"):
         remove(replication.place, "standby")
     with replication.place.nodes.locked(), pytest.raises(ReplicaBusy):
         create(replication.place, "standby")
+
+
+def test_an_archive_that_its_server_could_not_use_is_refused(replication, tmp_path):
+    """A restore_command that cannot run would stop the standby when it is needed."""
+    assert not can_fall_back(replication.place.account, tmp_path / "nothing")
+    place = replace(replication.place, archive=tmp_path / "nothing")
+    with pytest.raises(ReplicaError, match="no help"):
+        create(place, "standby")
+    assert not replication.place.nodes.has("standby")

@@ -11,10 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from depot_api.epochs import EpochFile
+from depot_ops.evidence import Status
 from depot_ops.local.ports import any_free
-from depot_ops.replicas.promotion import promote, switchover
+from depot_ops.replicas.promotion import adopt, promote, switchover
 from depot_ops.replicas.rejoin import rejoin
 from depot_ops.replicas.server import ShutdownMode, wait_until
+from depot_ops.replicas.single_primary import check_single_primary
 
 PASSWORD = "only-for-tests"
 
@@ -107,8 +110,18 @@ def test_it_follows_and_never_goes_back(replicated, service):
 
     # Both are writable: the later epoch is found, whichever the address names first.
     replicated.server("primary").start()
+    found = check_single_primary(replicated.place)
+    assert (found.status, found.figures["writable_nodes"]) == (Status.UNHEALTHY, 2)
     write_until_done(service, "into-the-right-one")
     assert "into-the-right-one" in projects(replicated, "primary")
     assert "into-the-right-one" not in projects(replicated, "standby")
     old.stop()
     assert rejoin(replicated.place, "standby").name == "standby"
+    assert check_single_primary(replicated.place).status is Status.HEALTHY
+
+    # As after restoring from before all that: refused, until it is adopted.
+    epochs = EpochFile(service.storage / "cluster-epoch")
+    epochs.raise_to(7)
+    assert service.create_project("before-adoption").status_code == 503
+    assert adopt(replicated.place, epochs, "restored on purpose") == 8
+    write_until_done(service, "adopted")

@@ -1,0 +1,43 @@
+"""Is there one server that takes writes? More than one is an alarm of its own, whatever else looks well."""
+
+import psycopg
+
+from depot_ops.evidence import Figures, Finding, Status
+from depot_ops.replicas.create import Place
+from depot_ops.replicas.nodes import ReplicaError
+from depot_ops.replicas.streaming import connected
+
+CHECK = "single_primary"
+PROBE_SECONDS = 3
+
+
+def check_single_primary(place: Place) -> Finding:
+    """Ask every known node. One that runs and does not answer makes it unknown: it may take writes of others."""
+    writable, silent = [], []
+    try:
+        for node in place.nodes.all():
+            try:
+                with connected(node.conninfo(place.url), PROBE_SECONDS) as connection:
+                    row = connection.execute("SELECT NOT pg_is_in_recovery()").fetchone()
+            except psycopg.OperationalError:
+                if place.server(node).is_running():
+                    silent.append(node.name)
+                continue
+            if row and row[0]:
+                writable.append(node.name)
+    except ReplicaError as error:
+        return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error))
+    figures: Figures = {"writable_nodes": len(writable), "silent_nodes": len(silent)}
+    status, detail = _judged(writable, silent)
+    return Finding(check=CHECK, status=status, detail=detail, figures=figures)
+
+
+def _judged(writable: list[str], silent: list[str]) -> tuple[Status, str]:
+    if len(writable) > 1:
+        named = ", ".join(writable)
+        return Status.UNHEALTHY, f"{named} take writes: stop all but the one of the last epoch, then rejoin them"
+    if silent:
+        return Status.UNKNOWN, f"{', '.join(silent)} runs and does not answer: nobody knows whether it takes writes"
+    if not writable:
+        return Status.UNHEALTHY, "no node takes writes: start the primary, or promote a standby"
+    return Status.HEALTHY, f"{writable[0]} alone takes writes"

@@ -1,0 +1,51 @@
+"""What Dagster shows of the servers: the sensor observes and judges, and starts nothing."""
+
+import json
+import subprocess
+import sys
+
+import dagster as dg
+
+from depot_ops.replicas.server import ShutdownMode
+from depot_ops.resources import Replicas
+from depot_ops.sensors import replica_sensors
+
+
+def tick(pair):
+    """One tick of the sensor: figures and the check's answer, by node."""
+    nodes = pair.place.nodes.all()
+    (sensor,) = replica_sensors(nodes)
+    context = dg.build_sensor_context(resources={"replicas": Replicas(url=pair.place.url)})
+    events = sensor(context).asset_events
+    observed = {event.asset_key.path[-1]: event for event in events if isinstance(event, dg.AssetObservation)}
+    judged = {event.asset_key.path[-1]: event for event in events if isinstance(event, dg.AssetCheckEvaluation)}
+    return observed, judged
+
+
+def test_every_server_is_observed_and_a_broken_stream_is_red_and_not_zero(pair):
+    observed, judged = tick(pair)
+    assert {name: event.passed for name, event in judged.items()} == {"primary": True, "standby": True}
+    assert observed["standby"].metadata["lag_bytes"].value == 0
+    assert observed["standby"].metadata["lag_seconds"].value < 60
+    assert observed["primary"].metadata["role"].value == "primary"
+
+    pair.server("primary").stop(ShutdownMode.IMMEDIATE)
+    observed, judged = tick(pair)
+    assert not judged["standby"].passed
+    assert not judged["primary"].passed
+    assert "lag_bytes" not in observed["standby"].metadata
+    assert "lag_seconds" not in observed["standby"].metadata
+
+
+def test_definitions_with_nodes(pair):
+    program = (
+        "import json; from depot_ops.definitions import defs;"
+        "print(json.dumps([s.name for s in defs.sensors] + sorted(k.to_user_string() for k in"
+        " defs.resolve_asset_graph().get_all_asset_keys()) + [str(len(defs.asset_checks))]))"
+    )
+    environment = {"REPLICA_DIR": str(pair.place.nodes.directory), "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout)
+    assert loaded[0] == "replica_lag"
+    assert {"replica/primary", "replica/standby"} <= set(loaded)
