@@ -203,6 +203,7 @@ def test_what_waits_is_listed(api, merging, signed_in):
     ("environment", "code", "why"),
     [
         ({}, 3, "DEPOT_TOKEN: not set"),
+        ({"DEPOT_TOKEN": ""}, 3, "DEPOT_TOKEN: "),
         ({"DEPOT_TOKEN": "wrong"}, 1, "token"),
         ({"DEPOT_TOKEN": "t", "DEPOT_URL": "http://127.0.0.1:1"}, 3, "cannot be reached"),
     ],
