@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from threading import Event, Timer
 from typing import Any
 
+import psycopg
+
 from depot_api.client import DepotClient
 from depot_ops.merges.executor import Executor
 from depot_ops.merges.worker import keep_working
@@ -66,7 +68,10 @@ def landed(merging: Any, merge: dict[str, Any]) -> Landed:
 
 
 def finish(api: Any, merge: dict[str, Any]) -> None:
-    """Another worker, which waits for the dead one's lease to end."""
+    """Another worker, when the dead one's lease has ended."""
+    with psycopg.connect(api.owner_url) as owner:
+        past = "UPDATE merge_jobs SET leased_until = now() WHERE merge_id = %s AND leased_until > now()"
+        owner.execute(past, (merge["id"],))
     stop = Event()
     watch = Timer(TIMEOUT_SECONDS, stop.set)
     watch.start()
@@ -81,7 +86,7 @@ def finish(api: Any, merge: dict[str, Any]) -> None:
 def run(api: Any, killer: Killer) -> Landed:
     merging, merge = begin_with_texts(api)
     with proxy(api.url, killer) as url:
-        arguments = ("work", "--once", "--merge", merge["id"], "--lease-seconds", "1")
+        arguments = ("work", "--once", "--merge", merge["id"])
         killer.worker = depot_ops_merges(*arguments, DEPOT_URL=url, DEPOT_TOKEN=api.token)
         _, complaints = killer.worker.communicate(timeout=TIMEOUT_SECONDS)
     killed = killer.at is not None
