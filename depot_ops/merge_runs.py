@@ -8,7 +8,7 @@ from uuid import UUID
 
 import dagster as dg
 
-from depot_api.client import DepotError
+from depot_api.client import DepotClient, DepotError
 from depot_api.client.http import Patience
 from depot_api.client.models import BranchMerge, ClaimableJob
 from depot_ops.assets.merge import branch_merge
@@ -22,6 +22,8 @@ SENSOR_PATIENCE = Patience(connect_seconds=2, read_seconds=5, back_off_seconds=(
 INTERVAL_SECONDS = 1  # the daemon looks every five seconds; with five or more it would be every ten
 # A key is used up by its run, even one that died before it claimed the job: after this long there is a new one.
 RUN_KEY_SECONDS = 120
+# A run takes its first job at once and has one until its end: one that has none after this long is dead.
+DEAD_RUN_SECONDS = 60
 PROJECT, MERGE, JOB = "depot/project", "depot/merge", "depot/merge_job"
 TARGET_BRANCH = "depot/target_branch"  # dagster.yaml lets one run at a time have each of its values
 
@@ -39,7 +41,7 @@ def execute_merge_job(context: dg.OpExecutionContext, config: MergeJobConfig) ->
     merge_id = UUID(config.merge_id)
     begun = time.monotonic()
     with closing(connect()) as depot:
-        executor = Executor(depot, f"dagster run {context.run_id}")
+        executor = Executor(depot, _executor_name(context.run_id))
         reports = list(_told(context, executor.work(job_id=UUID(config.job_id))))
         if not reports:
             context.log.info("Another executor has the job, or it is done: nothing to do here.")
@@ -51,6 +53,10 @@ def execute_merge_job(context: dg.OpExecutionContext, config: MergeJobConfig) ->
     if reasons := [one.detail for one in reports if one.outcome in (Outcome.FAILED, Outcome.GIVEN_BACK)]:
         # The depot itself decides whether and when a job is tried again.
         raise dg.Failure("; ".join(reasons), allow_retries=False)
+
+
+def _executor_name(run_id: str) -> str:
+    return f"dagster run {run_id}"
 
 
 def _told(context: dg.OpExecutionContext, reports: Iterator[JobReport]) -> Iterator[JobReport]:
@@ -101,12 +107,32 @@ def merge_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     try:
         with closing(connect(SENSOR_PATIENCE)) as depot:
             jobs = depot.claimable_merge_jobs()
+            _give_up_dead_runs(context.instance, depot)
     except (SettingsError, DepotError) as error:
         return dg.SkipReason(f"The depot cannot be asked for merge jobs: {error}")
     if not jobs:
         return dg.SkipReason("No merge job waits.")
     now = datetime.now(UTC)
     return dg.SensorResult(run_requests=[_run_request(job, now) for job in jobs])
+
+
+def _give_up_dead_runs(instance: dg.DagsterInstance, depot: DepotClient) -> None:
+    """Dagster's default launcher does not notice that a run's process died, and the target branch would stay taken."""
+    at_work = dg.RunsFilter(job_name=merge_execution.name, statuses=[dg.DagsterRunStatus.STARTED])
+    for record in instance.get_run_records(at_work):
+        run, started = record.dagster_run, record.start_time
+        if started is None or time.time() - started < DEAD_RUN_SECONDS or MERGE not in run.tags:
+            continue
+        if not _has_a_job(depot, run):
+            instance.report_run_failed(run, "The depot has not heard of this run since its lease ended: it died.")
+
+
+def _has_a_job(depot: DepotClient, run: dg.DagsterRun) -> bool:
+    now = datetime.now(UTC)
+    return any(
+        job.executor == _executor_name(run.run_id) and job.leased_until is not None and job.leased_until > now
+        for job in depot.merge_jobs(UUID(run.tags[MERGE]))
+    )
 
 
 def _run_request(job: ClaimableJob, now: datetime) -> dg.RunRequest:

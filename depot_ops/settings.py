@@ -116,7 +116,7 @@ class ExecutorSettings(ServiceSettings):
     """Whose rights merge jobs are carried out with."""
 
     depot_token: SecretStr = Field(
-        description="DEPOT_TOKEN: an API token of somebody who leads the projects, or of an admin."
+        min_length=1, description="DEPOT_TOKEN: an API token of somebody who leads the projects, or of an admin."
     )
 
 

@@ -67,7 +67,7 @@ class _TryAgain(Exception):
 class Transport:
     """Thread-safe. Sends requests to one depot with one token."""
 
-    def __init__(self, url: str, token: str | None, connections: int, patience: Patience) -> None:
+    def __init__(self, url: str, token: str | None, connections: int, patience: Patience = PATIENT) -> None:
         if not url.startswith(("http://", "https://")):
             raise Unreachable(f"{url!r} is not the address of a depot: it has to begin with http:// or https://.")
         self.url = url.rstrip("/")

@@ -52,10 +52,11 @@ class Killer:
         raise CutOff
 
 
-def landed(api: Any, merging: Any, merge: dict[str, Any]) -> Landed:
-    with psycopg.connect(api.owner_url) as owner:  # readers of the feed wait until no older transaction runs
-        query = "SELECT count(*) FROM events WHERE kind = 'merge.merged' AND payload ->> 'merge_id' = %s"
-        (times_merged,) = owner.execute(query, (merge["id"],)).fetchone()
+def landed(merging: Any, merge: dict[str, Any]) -> Landed:
+    with psycopg.connect(merging.project.api.owner_url) as owner:
+        # Not from the feed, which holds an event back while an older transaction of anybody's is open.
+        count = "SELECT count(*) FROM events WHERE kind = 'merge.merged' AND payload ->> 'merge_id' = %s"
+        times_merged = owner.execute(count, (merge["id"],)).fetchone()[0]
     main = merging.branches["main"]
     details = [
         merging.ok("GET", f"/merge-conflicts/{conflict['id']}") for conflict in merging.conflicts(merge).values()
@@ -72,11 +73,8 @@ def landed(api: Any, merging: Any, merge: dict[str, Any]) -> Landed:
 def finish(api: Any, merge: dict[str, Any]) -> None:
     """Another worker, when the dead one's lease has ended."""
     with psycopg.connect(api.owner_url) as owner:
-        owner.execute(
-            """UPDATE merge_jobs SET leased_until = now() - interval '1 second'
-               WHERE merge_id = %s AND status = 'running'""",
-            (merge["id"],),
-        )
+        past = "UPDATE merge_jobs SET leased_until = now() WHERE merge_id = %s AND leased_until > now()"
+        owner.execute(past, (merge["id"],))
     stop = Event()
     watch = Timer(TIMEOUT_SECONDS, stop.set)
     watch.start()
@@ -98,7 +96,7 @@ def run(api: Any, killer: Killer) -> Landed:
     assert killer.worker.returncode == (-signal.SIGKILL if killed else 0), complaints
     if killed and merging.merge(merge)["status"] != "merged":
         finish(api, merge)
-    left = landed(api, merging, merge)
+    left = landed(merging, merge)
     merging.http.close()
     return left
 

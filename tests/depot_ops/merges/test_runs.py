@@ -8,7 +8,9 @@ import dagster as dg
 import psycopg
 import pytest
 import yaml
+from dagster import DagsterEvent, DagsterEventType
 
+from depot_ops import merge_runs
 from depot_ops.definitions import defs
 from depot_ops.merge_runs import TARGET_BRANCH, merge_jobs
 from tests.depot_ops.merges.conftest import begin_with_texts
@@ -140,6 +142,38 @@ def test_a_run_that_died_before_it_claimed_does_not_block_the_job(api, instance)
     assert later.run_key != first.run_key
     assert run(instance, later).success
     merging.http.close()
+
+
+def started(instance, request):
+    """A run whose process is nowhere, as Dagster sees it."""
+    job = defs.resolve_job_def("merge_execution")
+    dead = instance.create_run_for_job(job, run_config=request.run_config, tags=request.tags)
+    event = DagsterEvent(DagsterEventType.RUN_START.value, job_name=job.name)
+    instance.report_dagster_event(event, run_id=dead.run_id)
+    return dead.run_id
+
+
+def status(instance, run_id):
+    return instance.get_run_by_id(run_id).status
+
+
+def test_a_run_that_died_does_not_keep_its_branch(api, instance, monkeypatch):
+    merging, merge = begin_with_texts(api)
+    [request] = requests(instance, merge)
+    run_id = started(instance, request)
+    tick(instance)
+    assert status(instance, run_id) is dg.DagsterRunStatus.STARTED  # it may be about to claim
+    monkeypatch.setattr(merge_runs, "DEAD_RUN_SECONDS", 0)
+    job = merging.claim(merge, executor=f"dagster run {run_id}")
+    tick(instance)
+    assert status(instance, run_id) is dg.DagsterRunStatus.STARTED  # it has a lease
+    with psycopg.connect(api.owner_url) as owner:
+        owner.execute("UPDATE merge_jobs SET leased_until = now() WHERE id = %s", (job["id"],))
+    [again] = requests(instance, merge)
+    assert status(instance, run_id) is dg.DagsterRunStatus.FAILURE
+    assert again.run_key != request.run_key
+    assert run(instance, again).success
+    assert merging.merge(merge)["status"] == "merged"
 
 
 @pytest.mark.parametrize(
