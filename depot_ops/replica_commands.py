@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +19,20 @@ from depot_ops.replicas import create as replicas
 from depot_ops.replicas import promotion
 from depot_ops.replicas import rejoin as rejoining
 from depot_ops.replicas.create import Place
-from depot_ops.replicas.health import LAG_THRESHOLD_SECONDS, Limits, check_replica
-from depot_ops.replicas.nodes import Nodes, ReplicaError
+from depot_ops.replicas.health import (
+    LAG_THRESHOLD_SECONDS,
+    Limits,
+    ReplicaHealth,
+    ReplicaStatus,
+    check_replica,
+    place_of,
+)
+from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
 from depot_ops.replicas.single_primary import check_single_primary
+from depot_ops.replicas.streaming import connected
+
+CONFIRMATIONS = 2
+CONFIRMATION_SECONDS = 1.0
 
 app = typer.Typer(help="Make, watch and switch to standbys of the primary.", no_args_is_help=True)
 
@@ -113,18 +125,66 @@ def check(
         int, typer.Option(min=0, envvar="REPLAY_LAG_THRESHOLD_BYTES", help="More is lagging.")
     ] = MAX_BEHIND_BYTES,
     log: Annotated[Path | None, typer.Option(envvar="LOGGER_PATH", help="The answer is appended here too.")] = None,
+    promote_on_failure: Annotated[
+        bool, typer.Option("--promote-on-failure", help="Promote it when the primary is lost; every gate applies.")
+    ] = False,
+    directory: Annotated[
+        Path | None, typer.Option(envvar="REPLICA_DIR", help="Where nodes are kept, for --promote-on-failure.")
+    ] = None,
+    storage: EpochPath = None,
 ) -> None:
-    """How a standby is, as one JSON line: 0 healthy, 1 lagging, 3 unknown, 4 disconnected."""
-    health = check_replica(replica, url, Limits(lag_seconds=lag_seconds, lag_bytes=lag_bytes))
-    line = health.model_dump_json() + "\n"
-    sys.stdout.write(line)
-    if log:
+    """How a standby is, as one JSON line: 0 healthy, 1 lagging, 3 unknown, 4 disconnected.
+
+    With --promote-on-failure a second line tells of the promotion, and 0 that the standby is the primary now.
+    """
+    if promote_on_failure and (url is None or directory is None):
+        typer.echo("--promote-on-failure needs DEPOT_REPLICATION_URL and REPLICA_DIR.", err=True)
+        raise typer.Exit(2)
+    limits = Limits(lag_seconds=lag_seconds, lag_bytes=lag_bytes)
+    health = check_replica(replica, url, limits)
+    _tell(health.model_dump_json(), log)
+    if promote_on_failure and url and directory and _stays_disconnected(health, replica, url, limits):
         try:
-            with log.open("a") as file:
-                file.write(line)
-        except OSError as error:  # what was found out still counts
-            typer.secho(f"nothing was appended to {log}: {error}", fg="red", err=True)
+            place = _place(directory, url)
+            done = promotion.promote(place, _node_at(place, replica).name, _epochs(storage))
+        except (ReplicaError, psycopg.Error, OSError) as error:
+            typer.secho(str(error), fg="red", err=True)
+        else:
+            _tell(done.model_dump_json(), log)
+            raise typer.Exit(0)
     raise typer.Exit(health.status.exit_code)
+
+
+def _stays_disconnected(health: ReplicaHealth, replica: str, url: str, limits: Limits) -> bool:
+    """A restart of the primary is no loss: what is seen once is looked at again."""
+    for _ in range(CONFIRMATIONS):
+        if health.status is not ReplicaStatus.DISCONNECTED:
+            return False
+        time.sleep(CONFIRMATION_SECONDS)
+        health = check_replica(replica, url, limits)
+    return health.status is ReplicaStatus.DISCONNECTED
+
+
+def _node_at(place: Place, replica: str) -> Node:
+    """Which node the address is of. Raises ReplicaError when it is of none."""
+    with connected(replica) as standby:
+        row = standby.execute("SELECT current_setting('data_directory')").fetchone()
+    for node in place.nodes.all():
+        if row and node.data == Path(row[0]):
+            return node
+    raise ReplicaError(f"the standby at {place_of(replica)} is no node of {place.nodes.directory}: it is not promoted")
+
+
+def _tell(line: str, log: Path | None) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    if log is None:
+        return
+    try:
+        with log.open("a") as file:
+            file.write(line + "\n")
+    except OSError as error:  # what was found out still counts
+        typer.secho(f"nothing was appended to {log}: {error}", fg="red", err=True)
 
 
 @app.command()

@@ -128,11 +128,12 @@ class NodeService:
 
     def start(self) -> None:
         """A primary that cannot be started ends the stack; a standby is told of, and tried again."""
-        if time.monotonic() < self._not_before or not self.cluster.data.is_dir():  # removed, or being copied anew
+        if time.monotonic() < self._not_before:
             return
         try:
             with self.nodes.nodes.held(self.cluster.home.name, HOLD_SECONDS):
-                self.cluster.start()
+                if self.cluster.data.is_dir():  # else it was removed, or is about to be copied anew
+                    self.cluster.start()
         except (ClusterError, ReplicaError) as error:
             self.cluster.stop()
             if may_write(self.cluster):

@@ -1,9 +1,11 @@
 """After the primary is lost: every gate refuses what it is for, and what was the primary comes back as a standby."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 
 import psycopg
 import pytest
@@ -12,7 +14,7 @@ from depot_ops.replicas.create import create
 from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.promotion import Refused, promote
 from depot_ops.replicas.rejoin import Way, rejoin
-from depot_ops.replicas.server import wait_until
+from depot_ops.replicas.server import STOP_TIMEOUT_SECONDS, ShutdownMode, wait_until
 
 
 def kill_9(replicated, name: str) -> None:
@@ -80,8 +82,9 @@ def test_a_diverged_primary_is_bounded_refused_and_rewound(replicated):
     assert streams(replicated, "primary")
 
 
-def test_a_primary_that_works_is_left_alone_and_one_that_hangs_is_fenced(replicated):
+def test_a_primary_that_works_is_left_alone_and_one_that_hangs_is_fenced(replicated, monkeypatch):
     """When it wakes up, it must not be there any more."""
+    monkeypatch.setitem(STOP_TIMEOUT_SECONDS, ShutdownMode.IMMEDIATE, 1)
     with pytest.raises(Refused, match="switchover"):
         promote(replicated.place, "standby", accept_data_loss=True, reason="impatience")
     replicated.query("primary", "INSERT INTO written VALUES (1)")
@@ -129,3 +132,31 @@ def test_a_directory_with_foreign_history_is_left_alone(replicated, seed):
     promote(replicated.place, "standby", accept_data_loss=True, reason="the disk was replaced")
     with pytest.raises(ReplicaError, match="not its old self"):
         rejoin(replicated.place, "primary")
+
+
+def test_the_check_promotes_when_it_was_told_to_and_the_primary_is_lost(replicated):
+    environment = {
+        **os.environ,
+        "DEPOT_REPLICATION_URL": replicated.place.url,
+        "REPLICA_DIR": str(replicated.place.nodes.directory),
+    }
+    command = [sys.executable, "-m", "depot_ops", "replica", "check", replicated.conninfo("standby", "postgres")]
+    command.append("--promote-on-failure")
+
+    # Its stream is broken, but the primary works.
+    passfile = replicated.place.nodes.passfile(replicated.node("standby"))
+    kept = passfile.read_text()
+    passfile.write_text("")
+    replicated.query("primary", "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_replication")
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 4
+    assert "takes writes" in refused.stderr
+    passfile.write_text(kept)
+    wait_until(lambda: streams(replicated, "standby"), 20, "it does not stream again")
+
+    kill_9(replicated, "primary")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    health, promotion = map(json.loads, done.stdout.splitlines())
+    assert (health["status"], promotion["promoted"], promotion["epoch"]) == ("disconnected", "standby", 2)
+    replicated.query("standby", "INSERT INTO written VALUES (1)")
