@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     depot = Depot(
         settings=settings,
         database=Database(settings.database_conninfo, settings.db_pool_min, settings.db_pool_max),
-        store=BlobStore(settings.asset_storage_path),
+        store=BlobStore(settings.asset_storage_path, settings.asset_storage_replica_path),
     )
     depot.store.prepare()
 
