@@ -102,6 +102,7 @@ class Stack:
         self._prepare_database()
         self._start_api()
         self._wait_for("api", f"{self.api_url}/health", stop)
+        self._start_program("blob-mirror", ["-m", "depot_ops", "blobs", "mirror", "--follow"], self._blob_environment())
         if self.options.with_dagster:
             self._wait_for("dagster-webserver", f"{self.dagster_url}/server_info", stop)
             # After the webserver has made the tables: two that make them at once get in each other's way.
@@ -158,7 +159,13 @@ class Stack:
         return {
             "DATABASE_URL": self.primary.url("depot", "depot_service", self.secrets.service_password),
             "JWT_SECRET": self.secrets.jwt_secret,
+            **self._blob_environment(),
+        }
+
+    def _blob_environment(self) -> dict[str, str]:
+        return {
             "ASSET_STORAGE_PATH": str(self.options.data_dir / "storage"),
+            "ASSET_STORAGE_REPLICA_PATH": str(self.options.data_dir / "storage_mirror"),
         }
 
     def _operations_environment(self) -> dict[str, str]:
@@ -171,7 +178,9 @@ class Stack:
             "DEPOT_DUMP_URL": self.primary.url("depot", "depot_dump", self.secrets.dump_password),
             "DEPOT_REPLICATION_URL": self.primary.url(),
             "BACKUP_DIR": str(self.options.data_dir / "backups"),
+            "DATABASE_OWNER_URL": self.owner_url,
             **self._wal_environment(),
+            **self._blob_environment(),
             "DEPOT_PG_BINDIR": str(self.binaries.bindir),
         }
 

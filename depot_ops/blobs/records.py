@@ -1,0 +1,59 @@
+"""What the catalogue says of each object, read as the role that may read everything."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+from depot_api.blobstore.layout import StoredBlob
+
+_RECORDED = """
+    SELECT encode(sha256, 'hex'), size_bytes, stored_bytes, stored_crc32, verified_at FROM blobs
+    WHERE removed_at IS NULL AND sha256 >= %s AND sha256 < %s
+"""
+_STILL_RECORDED = "SELECT encode(sha256, 'hex') FROM blobs WHERE removed_at IS NULL AND sha256 = ANY (%s)"
+HASH_BYTES = 32
+
+
+class CatalogueUnreachable(Exception):
+    """The depot's database cannot be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An object that has to be there."""
+
+    blob: StoredBlob
+    written_at: datetime
+
+
+class BlobRecords:
+    """The records of all objects that have to be there, a two-digit prefix at a time."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def of_prefix(self, prefix: str) -> dict[str, Recorded]:
+        first = bytes.fromhex(prefix)
+        end = bytes([first[0] + 1]) if first[0] < 0xFF else b"\xff" * (HASH_BYTES + 1)  # noqa: PLR2004 - a byte's last
+        rows = self._connection.execute(_RECORDED, (first, end))
+        return {row[0]: Recorded(StoredBlob(row[0], row[1], row[2], row[3]), row[4]) for row in rows}
+
+    def still_there(self, hashes: Sequence[str]) -> set[str]:
+        """Those that have not been removed for good since they were read."""
+        if not hashes:
+            return set()
+        rows = self._connection.execute(_STILL_RECORDED, ([bytes.fromhex(sha256) for sha256 in hashes],))
+        return {row[0] for row in rows}
+
+
+@contextmanager
+def open_records(url: str) -> Iterator[BlobRecords]:
+    """Raises CatalogueUnreachable, also when the connection fails later."""
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield BlobRecords(connection)
+    except psycopg.Error as error:
+        raise CatalogueUnreachable(f"The depot's catalogue cannot be read: {str(error).strip()}") from error
