@@ -23,7 +23,7 @@ from depot_api.blobstore.layout import Layout
 from depot_api.blobstore.refs import VERSION_NAME
 from depot_api.blobstore.store import BlobStore
 from depot_api.blobstore.writer import StagedBlob
-from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable, Listed, list_files, list_objects, require_store, scan
+from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable, list_objects, require_store, scan
 from depot_ops.blobs.rate import RateLimit
 from depot_ops.blobs.records import CatalogueUnreachable, open_records
 from depot_ops.evidence import Figures, Finding, Status
@@ -93,7 +93,7 @@ class Mirror:
 
     def reconcile(self, told: Callable[[int, int], None] = lambda _done, _all: None) -> Mirrored:
         """Compare everything and copy what the mirror lacks. Killed and run again, it goes on. Raises MirrorError."""
-        return self._pass(PREFIXES, list_files(self.source.refs), told)
+        return self._pass(PREFIXES, [entry.name for entry in scan(self.source.refs)], told)
 
     def follow_once(self) -> Mirrored:
         """Copy what is new in the directories that have changed since they were last looked at. Raises MirrorError."""
@@ -154,10 +154,10 @@ class Mirror:
             result.objects_copied += len(stored)
             result.copied_bytes += sum(blob.stored_bytes for blob in stored)
 
-    def _stage(self, wanted: tuple[str, Listed]) -> StagedBlob | Damage | StorageFull | OSError | None:
+    def _stage(self, wanted: tuple[str, os.stat_result]) -> StagedBlob | Damage | StorageFull | OSError | None:
         """Errors are returned: one that was raised would leave the copies of the others behind."""
         sha256, listed = wanted
-        self._rate.spend(listed.size_bytes, self.stop)
+        self._rate.spend(listed.st_size, self.stop)
         if self.stop.is_set():
             return None
         try:
@@ -202,21 +202,23 @@ class Mirror:
         result.refs_copied += len(staged)
 
 
-def unmirrored(have: dict[str, Listed], mirrored: dict[str, Listed]) -> list[tuple[str, Listed]]:
+def unmirrored(
+    have: dict[str, os.stat_result], mirrored: dict[str, os.stat_result]
+) -> list[tuple[str, os.stat_result]]:
     """What the mirror lacks, or has in another size."""
     return [
         (sha256, listed)
         for sha256, listed in have.items()
-        if (copy := mirrored.get(sha256)) is None or copy.size_bytes != listed.size_bytes
+        if (copy := mirrored.get(sha256)) is None or copy.st_size != listed.st_size
     ]
 
 
-def _batches(wanted: list[tuple[str, Listed]]) -> Iterator[list[tuple[str, Listed]]]:
-    batch: list[tuple[str, Listed]] = []
+def _batches(wanted: list[tuple[str, os.stat_result]]) -> Iterator[list[tuple[str, os.stat_result]]]:
+    batch: list[tuple[str, os.stat_result]] = []
     size_bytes = 0
     for sha256, listed in wanted:
         batch.append((sha256, listed))
-        size_bytes += listed.size_bytes
+        size_bytes += listed.st_size
         if len(batch) >= BATCH_OBJECTS or size_bytes >= BATCH_BYTES:
             yield batch
             batch, size_bytes = [], 0
@@ -294,8 +296,8 @@ def check_lag(source: Path, target: Path, max_lag_seconds: float) -> Finding:
         for prefix in PREFIXES:
             for _, listed in unmirrored(list_objects(have, prefix), list_objects(mirrored, prefix)):
                 objects += 1
-                size_bytes += listed.size_bytes
-                oldest_ns = min(oldest_ns or listed.modified_ns, listed.modified_ns)
+                size_bytes += listed.st_size
+                oldest_ns = min(oldest_ns or listed.st_mtime_ns, listed.st_mtime_ns)
         refs = sum(len(stale_refs(project, mirrored.refs / project.name)) for project in _projects(have))
     except (CopyUnreachable, OSError) as error:
         return Finding(check="mirror_lag", status=Status.UNKNOWN, detail=str(error))
@@ -335,12 +337,12 @@ def check_complete(target: Path, database_url: str, max_lag_seconds: float) -> F
                 absent = []
                 for sha256, recorded in records.of_prefix(prefix).items():
                     copy = there.get(sha256)
-                    if copy is not None and copy.size_bytes == recorded.blob.stored_bytes:
+                    if copy is not None and copy.st_size == recorded.blob.stored_bytes:
                         objects += 1
-                        size_bytes += copy.size_bytes
+                        size_bytes += copy.st_size
                     elif recorded.written_at < settled:
                         absent.append(sha256)
-                missing += sorted(records.still_there(absent))
+                missing += sorted(records.of(absent))
     except (CopyUnreachable, CatalogueUnreachable, OSError) as error:
         return Finding(check="mirror_complete", status=Status.UNKNOWN, detail=str(error))
     figures: Figures = {"objects": objects, "size_bytes": size_bytes, "missing_objects": len(missing)}

@@ -4,16 +4,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import LiteralString
 
 import psycopg
 
 from depot_api.blobstore.layout import StoredBlob
 
-_RECORDED = """
+_RECORDED: LiteralString = """
     SELECT encode(sha256, 'hex'), size_bytes, stored_bytes, stored_crc32, verified_at FROM blobs
-    WHERE removed_at IS NULL AND sha256 >= %s AND sha256 < %s
-"""
-_STILL_RECORDED = "SELECT encode(sha256, 'hex') FROM blobs WHERE removed_at IS NULL AND sha256 = ANY (%s)"
+    WHERE removed_at IS NULL AND """
 HASH_BYTES = 32
 
 
@@ -38,15 +37,17 @@ class BlobRecords:
     def of_prefix(self, prefix: str) -> dict[str, Recorded]:
         first = bytes.fromhex(prefix)
         end = bytes([first[0] + 1]) if first[0] < 0xFF else b"\xff" * (HASH_BYTES + 1)  # noqa: PLR2004 - a byte's last
-        rows = self._connection.execute(_RECORDED, (first, end))
-        return {row[0]: Recorded(StoredBlob(row[0], row[1], row[2], row[3]), row[4]) for row in rows}
+        return self._recorded(_RECORDED + "sha256 >= %s AND sha256 < %s", (first, end))
 
-    def still_there(self, hashes: Sequence[str]) -> set[str]:
-        """Those that have not been removed for good since they were read."""
+    def of(self, hashes: Sequence[str]) -> dict[str, Recorded]:
+        """As they are now, of those that have not been removed for good since they were read."""
         if not hashes:
-            return set()
-        rows = self._connection.execute(_STILL_RECORDED, ([bytes.fromhex(sha256) for sha256 in hashes],))
-        return {row[0] for row in rows}
+            return {}
+        return self._recorded(_RECORDED + "sha256 = ANY (%s)", ([bytes.fromhex(sha256) for sha256 in hashes],))
+
+    def _recorded(self, query: LiteralString, parameters: Sequence[object]) -> dict[str, Recorded]:
+        rows = self._connection.execute(query, parameters)
+        return {row[0]: Recorded(StoredBlob(row[0], row[1], row[2], row[3]), row[4]) for row in rows}
 
 
 @contextmanager

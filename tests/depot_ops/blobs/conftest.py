@@ -41,7 +41,7 @@ class Copies:
         kind = seed.choice(["flip", "truncate", "remove", "swap", "append"])
         if kind == "flip":
             content = bytearray(path.read_bytes())
-            content[seed.randrange(10, len(content))] ^= 1 << seed.randrange(8)
+            content[seed.randrange(len(content))] ^= 1 << seed.randrange(8)
             path.write_bytes(content)
         elif kind == "truncate":
             path.write_bytes(path.read_bytes()[: -seed.randint(1, 9)])
