@@ -75,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.db_pool_max,
             EpochFile(settings.asset_storage_path / EPOCH_FILE),
         ),
-        store=BlobStore(settings.asset_storage_path),
+        store=BlobStore(settings.asset_storage_path, settings.asset_storage_replica_path),
     )
     depot.store.prepare()
 

@@ -21,12 +21,6 @@ class Depot:
     # By the token's hash: {user_id, scope}.
     api_tokens: dict[bytes, DictRow] = field(default_factory=dict)
 
-    @property
-    def copies(self) -> list[BlobStore]:
-        """The store, and its mirror where there is one: everywhere that bytes lie on disks of this machine."""
-        replica = self.settings.asset_storage_replica_path
-        return [self.store, *([BlobStore(replica)] if replica else [])]
-
 
 async def _depot(request: Request) -> Depot:  # async, or each request would hop to a thread for it
     depot: Depot = request.app.state.depot

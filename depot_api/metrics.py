@@ -11,6 +11,7 @@ REQUEST_SECONDS = Histogram(
 )
 UPLOADED_BYTES = Counter("depot_uploaded_bytes", "Content received.")
 DOWNLOADED_BYTES = Counter("depot_downloaded_bytes", "Content sent, as coded on the wire.")
+DAMAGED_READS = Counter("depot_damaged_reads", "Reads that met a damaged or missing object.", ["healed"])
 SUBMITS = Counter("depot_submits", "Changelists submitted.")
 SUBMIT_CONFLICTS = Counter("depot_submit_conflicts", "Submits refused for a stale base or a lock.")
 

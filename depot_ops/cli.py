@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from depot_ops.backup_commands import app as backup_app
+from depot_ops.blob_commands import app as blobs_app
 from depot_ops.catalogue_commands import app as catalogue_app
 from depot_ops.drill_commands import app as drill_app
 from depot_ops.health_commands import app as health_app
@@ -26,6 +27,7 @@ from depot_ops.wal_commands import app as wal_app
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(backup_app, name="backup")
+app.add_typer(blobs_app, name="blobs")
 app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(drill_app, name="drill")
 app.add_typer(merge_app, name="merges")

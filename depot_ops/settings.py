@@ -85,6 +85,46 @@ class DrillSettings(WalSettings, ObjectiveSettings):
     )
 
 
+class BlobSettings(BaseSettings):
+    """Where the copies of the blob store lie, and how fast work on them may be."""
+
+    asset_storage_path: Path = Field(
+        Path("/var/lib/asset-depot"), description="ASSET_STORAGE_PATH: the root of the blob store."
+    )
+    asset_storage_replica_path: Path = Field(
+        description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror, on another disk."
+    )
+    blob_workers: int = Field(
+        4, ge=1, le=64, description="BLOB_WORKERS: objects that are copied or read through at the same time."
+    )
+    mirror_bytes_per_second: int | None = Field(
+        None, ge=1, description="MIRROR_BYTES_PER_SECOND: the most that mirroring copies; no limit when not set."
+    )
+    mirror_max_lag_seconds: float = Field(
+        300.0, gt=0, description="MIRROR_MAX_LAG_SECONDS: an object that waits longer to be mirrored is an alarm."
+    )
+    scrub_period_days: int = Field(
+        30, ge=1, le=365, description="SCRUB_PERIOD_DAYS: in which every object of every copy is read through once."
+    )
+
+
+class CatalogueSettings(BaseSettings):
+    """The depot's catalogue, to be read."""
+
+    depot_dump_url: SecretStr = Field(
+        description="DEPOT_DUMP_URL: the depot's database as depot_dump, the role that may read everything."
+    )
+
+
+class CollectionSettings(BackupSettings):
+    """What decides when content that nothing refers to may go."""
+
+    database_owner_url: SecretStr = Field(description="DATABASE_OWNER_URL: the depot's database as depot_owner.")
+    collect_grace_hours: int = Field(
+        168, ge=1, description="COLLECT_GRACE_HOURS: time between the mark and the deletion of unreferenced content."
+    )
+
+
 class ServiceSettings(BaseSettings):
     """Where the depot service answers."""
 

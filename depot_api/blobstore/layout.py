@@ -32,6 +32,11 @@ class Layout:
     def refs(self) -> Path:
         return self.root / "refs"
 
+    @property
+    def quarantine(self) -> Path:
+        """`quarantine/<sha256>/`: what was found damaged under that name, kept for diagnosis."""
+        return self.root / "quarantine"
+
     def prefixes(self) -> list[Path]:
         return [self.objects / f"{prefix:02x}" for prefix in range(256)]
 

@@ -3,11 +3,14 @@
 import fcntl
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from depot_api.blobstore.copies import commit_copies, removing, stage_copy
 from depot_api.blobstore.durability import full_disk_told, sync_all, sync_path
+from depot_api.blobstore.errors import BlobDamaged, BlobError, BlobMissing
 from depot_api.blobstore.layout import Layout, StoredBlob
 from depot_api.blobstore.reader import BlobReader
 from depot_api.blobstore.refs import Ref, write_refs
@@ -20,8 +23,11 @@ PROBE_BYTES = 4096
 class BlobStore:
     """Objects below one root. Thread-safe; any number of processes may share the root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, mirror: Path | None = None) -> None:
+        """With a `mirror`, what is damaged is healed from there, and what is removed is removed there too."""
         self._layout = Layout(root)
+        self._mirror = Layout(mirror) if mirror else None
+        self._healing = threading.Lock()
         self._session: Path | None = None
         self._session_lock: int | None = None
 
@@ -50,9 +56,10 @@ class BlobStore:
 
     def writer(self, expected_sha256: str | None = None) -> BlobWriter:
         """Raises StorageFull."""
-        return BlobWriter(self._temporary_file(), expected_sha256)
+        return BlobWriter(self.temporary_file(), expected_sha256)
 
-    def _temporary_file(self) -> Path:
+    def temporary_file(self) -> Path:
+        """A name to stage under; what lies there goes with the session."""
         if self._session is None:
             raise RuntimeError("BlobStore.prepare() comes before writing")
         return self._session / uuid.uuid4().hex
@@ -78,16 +85,40 @@ class BlobStore:
         for blob in staged:
             blob.path.unlink(missing_ok=True)
 
-    def remove(self, sha256: str) -> None:
-        """Take an object away. Only for content that no record refers to; gone already is fine."""
-        path = self._layout.object_path(sha256)
-        if path.parent.is_dir():
-            path.unlink(missing_ok=True)
-            sync_path(path.parent)
+    def remove(self, hashes: Sequence[str]) -> None:
+        """Take objects away for good: here, in the mirror and in quarantine. Gone already is fine.
+
+        Only for content that no record refers to. When this returns, nothing that is being copied brings it back.
+        """
+        with removing(self._layout):
+            for layout in (self._layout, self._mirror):
+                if layout is not None:
+                    _remove(layout, hashes)
+
+    def heal(self, blob: StoredBlob) -> bool:
+        """Whether the object is whole now: it was, or the mirror has it. What was damaged is kept in quarantine."""
+        with self._healing:  # readers who find the same damage together heal it once
+            try:
+                self.verify(blob)
+            except (BlobDamaged, BlobMissing):
+                return self._heal_from_mirror(blob)
+        return True
+
+    def _heal_from_mirror(self, blob: StoredBlob) -> bool:
+        if self._mirror is None:
+            return False
+        try:
+            staged = stage_copy(self._mirror, blob.sha256, self.temporary_file())
+            if (staged.stored_bytes, staged.stored_crc32) != (blob.stored_bytes, blob.stored_crc32):
+                self.discard([staged])  # the right content in a form that the record does not promise
+                return False
+            return bool(commit_copies([staged], self._mirror, self._layout, self._layout, quarantine=True))
+        except (BlobError, OSError):
+            return False  # a mirror that is damaged or cannot be reached heals nothing
 
     def write_refs(self, refs: Sequence[Ref]) -> None:
         """Make these documents durable below refs/. Raises StorageFull."""
-        write_refs(self._layout.refs, refs, self._temporary_file)
+        write_refs(self._layout.refs, refs, self.temporary_file)
 
     def is_intact(self, blob: StoredBlob) -> bool:
         """Cheap: there, with exactly the recorded size. What only a hash can tell is told when it is read."""
@@ -112,13 +143,21 @@ class BlobStore:
 
     def probe_writable(self) -> None:
         """Write, sync and remove a small file. Raises StorageFull or OSError."""
-        path = self._temporary_file()
+        path = self.temporary_file()
         try:
             with full_disk_told():
                 path.write_bytes(bytes(PROBE_BYTES))
                 sync_path(path)
         finally:
             path.unlink(missing_ok=True)
+
+
+def _remove(layout: Layout, hashes: Sequence[str]) -> None:
+    paths = [layout.object_path(sha256) for sha256 in hashes]
+    for sha256, path in zip(hashes, paths, strict=True):
+        path.unlink(missing_ok=True)
+        shutil.rmtree(layout.quarantine / sha256, ignore_errors=True)
+    sync_all({path.parent for path in paths if path.parent.is_dir()}, layout.root)
 
 
 def _remove_if_dead(session: Path) -> bool:

@@ -300,7 +300,7 @@ def _examine_objects(owner: Owner, layout: Layout, result: Rebuilt) -> None:
 
 def _examined(layout: Layout, sha256: str, size_bytes: int) -> StoredBlob | tuple[BlobMissing | BlobDamaged, int]:
     try:
-        return examine(layout, sha256, size_bytes)
+        return examine(layout, sha256)
     except (BlobMissing, BlobDamaged) as error:
         return error, size_bytes
 

@@ -5,6 +5,7 @@ import base64
 import re
 from collections.abc import Iterator, Sequence
 
+import structlog
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool
@@ -13,9 +14,10 @@ from depot_api.blobstore import pack
 from depot_api.blobstore.errors import BlobDamaged, BlobMissing
 from depot_api.blobstore.layout import StoredBlob
 from depot_api.blobstore.store import BlobStore
-from depot_api.metrics import DOWNLOADED_BYTES
+from depot_api.metrics import DAMAGED_READS, DOWNLOADED_BYTES
 from depot_api.problems import ContentDamaged, RangeNotSatisfiable
 
+_log = structlog.get_logger()
 CHUNK_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -64,6 +66,26 @@ async def _stream(
 
 
 def _chunks(store: BlobStore, blob: StoredBlob, span: tuple[int, int] | None) -> Iterator[bytes]:
+    """An object that is damaged is healed where the mirror has it. What had begun by then is cut, never completed."""
+    sent = False
+    try:
+        for chunk in _stored_chunks(store, blob, span):
+            yield chunk
+            sent = True
+    except (BlobDamaged, BlobMissing) as error:
+        if not _healed(store, blob, error) or sent:
+            raise
+        yield from _stored_chunks(store, blob, span)
+
+
+def _healed(store: BlobStore, blob: StoredBlob, error: BlobDamaged | BlobMissing) -> bool:
+    healed = store.heal(blob)
+    DAMAGED_READS.labels("yes" if healed else "no").inc()
+    _log.warning("damaged_object_read", sha256=blob.sha256, seen=str(error), healed_from_mirror=healed)
+    return healed
+
+
+def _stored_chunks(store: BlobStore, blob: StoredBlob, span: tuple[int, int] | None) -> Iterator[bytes]:
     reader = store.open(blob)
     if span is None:
         yield from reader.stored_chunks(CHUNK_BYTES)
@@ -88,7 +110,7 @@ def _counted(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 async def pack_response(store: BlobStore, blobs: Sequence[StoredBlob]) -> Response:
     """Many objects in one answer, each in its stored form. Damage found later than at the start cuts the answer."""
-    damaged = [blob.sha256 for blob in blobs if not await asyncio.to_thread(store.is_intact, blob)]
+    damaged = await asyncio.to_thread(_damaged, store, blobs)
     if damaged:
         raise ContentDamaged("Stored objects are missing or have the wrong size.", damaged=damaged)
     headers = {"Content-Length": str(sum(blob.stored_bytes + pack.HEADER_BYTES for blob in blobs))}
@@ -96,10 +118,19 @@ async def pack_response(store: BlobStore, blobs: Sequence[StoredBlob]) -> Respon
     return StreamingResponse(body, headers=headers, media_type=pack.GZIP_MEDIA_TYPE)
 
 
+def _damaged(store: BlobStore, blobs: Sequence[StoredBlob]) -> list[str]:
+    """Those that are not there in their size, and that no mirror heals."""
+    return [
+        blob.sha256
+        for blob in blobs
+        if not store.is_intact(blob) and not _healed(store, blob, BlobDamaged(blob.sha256, "missing, or another size"))
+    ]
+
+
 def _packed(store: BlobStore, blobs: Sequence[StoredBlob]) -> Iterator[bytes]:
     for blob in blobs:
         yield pack.encode_header(blob.sha256, blob.stored_bytes)
-        yield from store.open(blob).stored_chunks(CHUNK_BYTES)
+        yield from _chunks(store, blob, None)
 
 
 def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:

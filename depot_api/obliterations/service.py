@@ -8,7 +8,6 @@ from psycopg import errors
 from psycopg.rows import DictRow
 
 from depot_api import events
-from depot_api.blobstore.store import BlobStore
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
 from depot_api.identity import service as identity
@@ -131,15 +130,9 @@ async def complete_obliteration(actor: Actor, obliteration_id: UUID) -> Oblitera
         except errors.RestrictViolation:
             raise Conflict("The obliteration has just been finished.") from None
         # Before the commit: content that is sent again meanwhile waits for its record, and then looks for its bytes.
-        for store in actor.depot.copies:
-            await asyncio.to_thread(_remove, store, hashes)
+        await asyncio.to_thread(actor.depot.store.remove, hashes)
         await _tell(tx, actor, EventKind.OBLITERATION_COMPLETED, obliteration)
         return await _readable(tx, obliteration_id)
-
-
-def _remove(store: BlobStore, hashes: list[str]) -> None:
-    for sha256 in hashes:
-        store.remove(sha256)
 
 
 async def _unfinished(tx: Transaction, obliteration_id: UUID) -> Obliteration:

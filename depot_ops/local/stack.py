@@ -113,6 +113,8 @@ class Stack:
             self._start_standby(self.nodes.standby)
         self._start_api()
         self._wait_for("api", f"{self.api_url}/health", stop)
+        if "ASSET_STORAGE_REPLICA_PATH" in (blobs := self._blob_environment()):
+            self._start_program("blob-mirror", ["-m", "depot_ops", "blobs", "mirror", "--follow"], blobs)
         if self.options.with_dagster:
             self._wait_for("dagster-webserver", f"{self.dagster_url}/server_info", stop)
             # After the webserver has made the tables: two that make them at once get in each other's way.
@@ -178,8 +180,14 @@ class Stack:
         return {
             "DATABASE_URL": self.nodes.url("depot", "depot_service", self.secrets.service_password, "read-write"),
             "JWT_SECRET": self.secrets.jwt_secret,
-            "ASSET_STORAGE_PATH": str(self.storage),
+            **self._blob_environment(),
         }
+
+    def _blob_environment(self) -> dict[str, str]:
+        """With a mirror where the environment names one, on a disk of its own."""
+        mirror = os.environ.get("ASSET_STORAGE_REPLICA_PATH")
+        found = {"ASSET_STORAGE_PATH": str(self.storage)}
+        return found | {"ASSET_STORAGE_REPLICA_PATH": mirror} if mirror else found
 
     def _operations_environment(self) -> dict[str, str]:
         dagster_url = self.dagster_cluster.url("dagster", "dagster", self.secrets.dagster_password)
@@ -193,9 +201,10 @@ class Stack:
             "DEPOT_REPLICATION_URL": self.nodes.url(),
             "REPLICA_DIR": str(self.nodes.nodes.directory),
             "BACKUP_DIR": str(self.options.data_dir / "backups"),
+            "DATABASE_OWNER_URL": self.owner_url,
             **self._wal_environment(),
             "DRILL_DIR": str(self.primary.home.with_name("drill")),
-            "ASSET_STORAGE_PATH": str(self.storage),
+            **self._blob_environment(),
             "DEPOT_PG_BINDIR": str(self.binaries.bindir),
         }
 

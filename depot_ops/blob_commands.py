@@ -1,0 +1,174 @@
+"""`depot-ops blobs`: the copies of the blob store."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable
+from depot_ops.blobs.mirror import Mirrored, MirrorError, MirrorOptions, check_complete, check_lag, open_mirror
+from depot_ops.blobs.records import CatalogueUnreachable, open_records
+from depot_ops.blobs.scrub import Scrubbed, ScrubOptions, check_scrubbed, open_scrubber, shard_of
+from depot_ops.console import failed, reported
+from depot_ops.evidence import Finding, Status
+from depot_ops.settings import BlobSettings, CatalogueSettings, SettingsError, load
+
+app = typer.Typer(help="Mirror, scrub, collect and restore the blob store.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+
+
+@app.command()
+def mirror(
+    follow: Annotated[bool, typer.Option("--follow", help="Go on: new objects follow within seconds.")] = False,
+    interval_seconds: Annotated[float, typer.Option(min=0.05, help="Between two looks, with --follow.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Copy what the mirror lacks, verified on arrival: 0 the mirror has all, 1 it has not. Killed, it goes on.
+
+    Nothing is ever deleted from the mirror by this. Example: depot-ops blobs mirror --follow
+    """
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    try:
+        settings = load(BlobSettings)
+        source, target = settings.asset_storage_path, settings.asset_storage_replica_path
+        options = MirrorOptions(settings.blob_workers, settings.mirror_bytes_per_second)
+        with open_mirror(source, target, options, stop) as opened:
+            if follow:
+                _follow(opened.follow_once, stop, interval_seconds, as_json)
+                return
+            with _progress("mirrored") as told:
+                result = opened.reconcile(told)
+    except (SettingsError, CopyUnreachable, MirrorError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    _tell_mirrored(result, as_json)
+    raise typer.Exit(0 if result.is_complete and not stop.is_set() else 1)
+
+
+def _follow(follow_once: Callable[[], Mirrored], stop: threading.Event, interval_seconds: float, as_json: bool) -> None:
+    trouble = ""
+    while not stop.is_set():
+        try:
+            result = follow_once()
+        except MirrorError as error:  # a full or unplugged disk: told once, tried again
+            if str(error) != trouble:
+                typer.secho(str(error), fg="red", err=True)
+            trouble = str(error)
+        else:
+            trouble = ""
+            if result.objects_copied or result.refs_copied or not result.is_complete:
+                _tell_mirrored(result, as_json)
+        stop.wait(interval_seconds)
+
+
+def _tell_mirrored(result: Mirrored, as_json: bool) -> None:
+    if as_json:
+        typer.echo(result.model_dump_json())
+        return
+    typer.echo(
+        f"{result.target}: {result.objects_copied:,} of {result.objects_seen:,} objects ({result.copied_bytes:,} bytes)"
+        f" and {result.refs_copied:,} documents copied in {result.duration_seconds} s"
+    )
+    for damage in result.damaged:
+        typer.secho(f"not copied: {damage.sha256} in the store is damaged: {damage.seen}", fg="red", err=True)
+    for name in result.unreadable_refs:
+        typer.secho(f"not copied: refs/{name} in the store cannot be read as JSON", fg="red", err=True)
+
+
+@app.command()
+def check(as_json: Json = False) -> None:
+    """Is the mirror complete, does it keep up, was all read through in time? 0 healthy, 1 unhealthy, 3 unknown."""
+    try:
+        settings, catalogue = load(BlobSettings), load(CatalogueSettings)
+    except SettingsError as error:
+        raise failed(error, Status.UNKNOWN) from None
+    raise reported(copy_findings(settings, catalogue.depot_dump_url.get_secret_value()), as_json)
+
+
+def copy_findings(settings: BlobSettings, database_url: str) -> list[Finding]:
+    store, replica, lag = (
+        settings.asset_storage_path,
+        settings.asset_storage_replica_path,
+        settings.mirror_max_lag_seconds,
+    )
+    period = timedelta(days=settings.scrub_period_days)
+    return [
+        check_lag(store, replica, lag),
+        check_complete(replica, database_url, lag),
+        check_scrubbed(store, replica, period),
+    ]
+
+
+@app.command()
+def scrub(
+    shard: Annotated[str, typer.Option(metavar="N/T", help="Part N of T, of all objects.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="All objects, not only those whose turn it is.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair each copy from the other.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read objects through in the store and its mirror: 0 all are right or repaired, 1 some are not, 3 unknown.
+
+    Without --shard and --all: a day's share, so that everything is read within SCRUB_PERIOD_DAYS.
+    """
+    if shard and everything:
+        raise typer.BadParameter("take either --shard or --all")
+    prefixes = _shard(shard) if shard else PREFIXES if everything else None
+    try:
+        settings = load(BlobSettings)
+        url = load(CatalogueSettings).depot_dump_url.get_secret_value()
+        options = ScrubOptions(
+            timedelta(days=settings.scrub_period_days), repair, settings.blob_workers, settings.mirror_max_lag_seconds
+        )
+        paths = (settings.asset_storage_path, settings.asset_storage_replica_path)
+        with (
+            open_records(url) as records,
+            open_scrubber(*paths, records, options) as scrubber,
+            _progress("scrubbed") as told,
+        ):
+            result = scrubber.scrub(scrubber.due() if prefixes is None else prefixes, told)
+    except (SettingsError, CopyUnreachable, CatalogueUnreachable, OSError) as error:
+        raise failed(error, Status.UNKNOWN) from None
+    _tell_scrubbed(result, as_json)
+    raise typer.Exit(1 if result.unrepaired else 0)
+
+
+def _shard(text: str) -> list[str]:
+    number, _, total = text.partition("/")
+    if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total) <= len(PREFIXES)):
+        raise typer.BadParameter(f"{text} is no shard: give N/T with 1 ≤ N ≤ T ≤ {len(PREFIXES)}, for example 3/30")
+    return shard_of(int(number), int(total))
+
+
+def _tell_scrubbed(result: Scrubbed, as_json: bool) -> None:
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+        return
+    typer.echo(
+        f"{result.objects_read:,} objects ({result.read_bytes:,} bytes) read in {result.duration_seconds} s,"
+        f" {len(result.damaged):,} damaged, {len(result.unrepaired):,} not repaired"
+    )
+    for damaged in result.damaged:
+        state = "repaired" if damaged.repaired else "damaged"
+        typer.secho(f"{state} {damaged.sha256} in the {damaged.copy_name}: {damaged.seen}", fg="red", err=True)
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the hash prefixes on standard error; none where that is no terminal."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(what)
+        yield lambda done, all_: progress.update(task, completed=done, total=all_)

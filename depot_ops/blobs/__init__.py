@@ -1,0 +1,1 @@
+"""The copies of the blob store: made, compared, scrubbed, repaired, collected and restored."""

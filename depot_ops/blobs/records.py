@@ -1,0 +1,60 @@
+"""What the catalogue says of each object, read as the role that may read everything."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import LiteralString
+
+import psycopg
+
+from depot_api.blobstore.layout import StoredBlob
+
+_RECORDED: LiteralString = """
+    SELECT encode(sha256, 'hex'), size_bytes, stored_bytes, stored_crc32, verified_at FROM blobs
+    WHERE removed_at IS NULL AND """
+HASH_BYTES = 32
+
+
+class CatalogueUnreachable(Exception):
+    """The depot's database cannot be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An object that has to be there."""
+
+    blob: StoredBlob
+    written_at: datetime
+
+
+class BlobRecords:
+    """The records of all objects that have to be there, a two-digit prefix at a time."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def of_prefix(self, prefix: str) -> dict[str, Recorded]:
+        first = bytes.fromhex(prefix)
+        end = bytes([first[0] + 1]) if first[0] < 0xFF else b"\xff" * (HASH_BYTES + 1)  # noqa: PLR2004 - a byte's last
+        return self._recorded(_RECORDED + "sha256 >= %s AND sha256 < %s", (first, end))
+
+    def of(self, hashes: Sequence[str]) -> dict[str, Recorded]:
+        """As they are now, of those that have not been removed for good since they were read."""
+        if not hashes:
+            return {}
+        return self._recorded(_RECORDED + "sha256 = ANY (%s)", ([bytes.fromhex(sha256) for sha256 in hashes],))
+
+    def _recorded(self, query: LiteralString, parameters: Sequence[object]) -> dict[str, Recorded]:
+        rows = self._connection.execute(query, parameters)
+        return {row[0]: Recorded(StoredBlob(row[0], row[1], row[2], row[3]), row[4]) for row in rows}
+
+
+@contextmanager
+def open_records(url: str) -> Iterator[BlobRecords]:
+    """Raises CatalogueUnreachable, also when the connection fails later."""
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield BlobRecords(connection)
+    except psycopg.Error as error:
+        raise CatalogueUnreachable(f"The depot's catalogue cannot be read: {str(error).strip()}") from error

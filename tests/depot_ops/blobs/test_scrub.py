@@ -1,0 +1,152 @@
+"""Damage anywhere is found in one full pass, and repaired from the copy that is right."""
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from depot_api.blobstore.errors import BlobDamaged, BlobMissing
+from depot_ops.blob_commands import app
+from depot_ops.blobs.inventory import PREFIXES
+from depot_ops.blobs.records import open_records
+from depot_ops.blobs.scrub import ScrubOptions, check_scrubbed, open_scrubber, shard_of
+from depot_ops.blobs.scrub_state import STATE_NAME, ScrubState, load_state, save_state
+from depot_ops.evidence import Status
+
+PERIOD = timedelta(days=30)
+
+
+@pytest.fixture
+def mirrored(copies, depot_database):
+    """Twelve recorded objects in both copies, and a function that scrubs them all."""
+    blobs = copies.put_some(7, 12)
+    copies.record(depot_database.owner_url, blobs)
+    copies.mirror()
+
+    def scrub(repair: bool):
+        options = ScrubOptions(PERIOD, repair, workers=2)
+        with (
+            open_records(depot_database.dump_url) as records,
+            open_scrubber(copies.root, copies.mirror_root, records, options) as scrubber,
+        ):
+            return scrubber.scrub({blob.sha256[:2] for blob in blobs})
+
+    return blobs, scrub
+
+
+def test_all_damage_is_found_reads_are_never_wrong_and_repair_restores(copies, mirrored):
+    blobs, scrub = mirrored
+    contents = dict(zip((blob.sha256 for blob in blobs), copies.some_contents(7, 12), strict=True))
+    truth = copies.objects()
+    for seed in range(40):
+        chance = random.Random(seed)
+        victims = chance.sample(blobs, 5)
+        damaged = set()
+        for victim in victims:
+            name = chance.choice(["store", "mirror"])
+            root = copies.root if name == "store" else copies.mirror_root
+            others = [blob for blob in blobs if blob not in victims]
+            copies.damage(root, chance, victim, chance.choice(others))
+            damaged.add((name, victim.sha256))
+        for blob in blobs:
+            try:
+                content = b"".join(copies.store.open(blob).content_chunks())
+            except (BlobDamaged, BlobMissing):
+                continue
+            assert content == contents[blob.sha256]
+        if seed % 10 == 0:
+            found = scrub(repair=False)
+            assert {(d.copy_name, d.sha256) for d in found.damaged} == damaged
+            assert found.unrepaired == found.damaged
+        repaired = scrub(repair=True)
+        assert {(d.copy_name, d.sha256) for d in repaired.damaged} == damaged
+        assert not repaired.unrepaired
+        assert copies.objects() == truth
+        assert copies.mirrored() == truth
+
+
+def test_a_read_heals_the_store_from_the_mirror_and_keeps_what_was_damaged(copies, mirrored):
+    blobs, _ = mirrored
+    truth = copies.objects()
+    for seed in range(30):
+        chance = random.Random(seed)
+        victim, other = chance.sample(blobs, 2)
+        kind = copies.damage(copies.root, chance, victim, other)
+        lay_there = None if kind == "remove" else copies.in_store(victim).read_bytes()
+        assert copies.store.heal(victim)
+        assert copies.objects() == truth
+        kept = [path.read_bytes() for path in (copies.root / "quarantine" / victim.sha256).glob("*.bin.gz")]
+        assert lay_there is None or lay_there in kept
+
+
+def test_damage_in_both_copies_stays_an_alarm_until_the_content_comes_again(copies, mirrored):
+    blobs, scrub = mirrored
+    copies.in_store(blobs[0]).unlink()
+    copies.in_mirror(blobs[0]).write_bytes(b"junk")
+    assert not copies.store.heal(blobs[0])
+    result = scrub(repair=True)
+    assert {(d.copy_name, d.sha256) for d in result.unrepaired} == {
+        ("store", blobs[0].sha256),
+        ("mirror", blobs[0].sha256),
+    }
+    found = check_scrubbed(copies.root, copies.mirror_root, PERIOD)
+    assert (found.status, found.figures["damaged_objects"]) == (Status.UNHEALTHY, 2)
+    copies.put(copies.some_contents(7, 12)[0])
+    assert not scrub(repair=True).unrepaired
+    found = check_scrubbed(copies.root, copies.mirror_root, PERIOD)
+    assert (found.status, found.figures["damaged_objects"]) == (Status.HEALTHY, 0)
+
+
+def test_the_age_of_the_oldest_verification_is_an_alarm(copies, mirrored):
+    _, scrub = mirrored
+    assert check_scrubbed(copies.root, copies.mirror_root, PERIOD).status is Status.UNKNOWN
+    scrub(repair=False)
+    state = load_state(copies.mirror_root)
+    assert state is not None
+    state.verified_at = {prefix: datetime.now(UTC) for prefix in PREFIXES}
+    state.verified_at["7f"] -= timedelta(days=33)
+    save_state(copies.mirror_root, state)
+    assert check_scrubbed(copies.root, copies.mirror_root, PERIOD).status is Status.UNHEALTHY
+    (copies.mirror_root / STATE_NAME).write_text("{")
+    assert check_scrubbed(copies.root, copies.mirror_root, PERIOD).status is Status.UNKNOWN
+
+
+@pytest.mark.parametrize("days", [1, 7, 30, 365])
+def test_a_share_each_day_reaches_everything_within_the_period(days):
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    state = ScrubState(since=start)
+    for day in range(3 * days):
+        now = start + timedelta(days=day)
+        for prefix in state.due(timedelta(days=days), now):
+            state.verified_at[prefix] = now
+        assert now - state.oldest <= timedelta(days=days)
+
+
+@pytest.mark.parametrize("total", [1, 7, 256])
+def test_the_shards_together_are_everything_once(total):
+    assert sorted(p for n in range(1, total + 1) for p in shard_of(n, total)) == PREFIXES
+
+
+def test_the_command_exits_0_1_or_3_and_keeps_evidence(copies, mirrored, depot_database, monkeypatch):
+    blobs, _ = mirrored
+    monkeypatch.setenv("ASSET_STORAGE_PATH", str(copies.root))
+    monkeypatch.setenv("ASSET_STORAGE_REPLICA_PATH", str(copies.mirror_root))
+    monkeypatch.setenv("DEPOT_DUMP_URL", depot_database.dump_url)
+
+    def run(*arguments):
+        return CliRunner().invoke(app, ["scrub", *arguments])
+
+    assert run("--all").exit_code == 0
+    copies.in_store(blobs[3]).write_bytes(b"junk")
+    found = run("--all", "--json")
+    assert found.exit_code == 1
+    assert json.loads(found.stdout)["damaged"][0]["sha256"] == blobs[3].sha256
+    share = run(*("--shard", f"{int(blobs[3].sha256[:2], 16) + 1}/256", "--repair"))
+    assert share.exit_code == 0, share.stderr
+    assert run().exit_code == 0
+    assert len(list((copies.root / "evidence").glob("scrub-*.json"))) == 4
+    assert [run("--shard", bad).exit_code for bad in ("0/3", "4/3", "x", "1/257")] == [2] * 4
+    monkeypatch.setenv("DEPOT_DUMP_URL", "postgresql://127.0.0.1:1/none")
+    assert run("--all").exit_code == 3
