@@ -56,7 +56,6 @@ class Clash(NamedTuple):
 class Plan:
     """Both by path key."""
 
-    bases: list[Point]
     changes: dict[str, Change] = field(default_factory=dict)
     conflicts: dict[str, Clash] = field(default_factory=dict)
     same_count: int = 0
@@ -72,7 +71,7 @@ async def make_plan(tx: Transaction, project_id: UUID, source: Point, target: Po
     base_heads = await reader.base_heads(bases, keys)
     source_heads = await queries.heads(tx, source, keys)
     target_heads = await queries.heads(tx, target, keys)
-    plan = Plan(bases)
+    plan = Plan()
     for key in sorted(keys):
         _settle(plan, key, base_heads.get(key), source_heads.get(key), target_heads.get(key))
     await _follow_moves(tx, plan, source, target, base_heads, source_heads, target_heads)
