@@ -30,8 +30,8 @@ SEEDS = (
        SELECT project_id, id, %(user)s FROM changelists WHERE project_id = %(project)s AND status = 'open'""",
     """INSERT INTO branch_merges (project_id, source_branch_id, target_branch_id, source_at, created_by)
        VALUES (%(project)s, %(branch)s, %(other)s, 0, %(user)s)""",
-    """INSERT INTO merge_conflicts (project_id, merge_id, path_key, path)
-       SELECT project_id, id, 'a', 'a' FROM branch_merges WHERE project_id = %(project)s""",
+    """INSERT INTO merge_conflicts (project_id, merge_id, path_key, path, kind)
+       SELECT project_id, id, 'a', 'a', 'both_edited' FROM branch_merges WHERE project_id = %(project)s""",
     """INSERT INTO merge_jobs (project_id, merge_id, job_type)
        SELECT project_id, id, 'submit_gate' FROM branch_merges WHERE project_id = %(project)s""",
 )

@@ -1,6 +1,5 @@
 """A restore gives exactly the rows of its target, or it is refused with what is wrong: never anything between."""
 
-import json
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from depot_ops.drills.record import DrillKind, DrillResult, begin, publish
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.base_record import BaseBackupKind
 from depot_ops.postgres.prune import Retention, prune
@@ -344,9 +344,9 @@ def test_what_retention_keeps_restores_to_the_last_row(primary, recover, restore
     kept = primary.back_up()
     primary.insert(3)
     primary.archive_all()
-    fact = {"finished_at": datetime.now(UTC).isoformat(), "status": "passed", "base_label": kept.record.label}
-    (primary.backup_dir / "drills").mkdir()
-    (primary.backup_dir / "drills" / "one.json").write_text(json.dumps(fact))
+    drill = begin(DrillKind.BASE, "test")
+    drill.backup, drill.result, drill.finished_at = kept.record.label, DrillResult.PASSED, datetime.now(UTC)
+    publish(drill, primary.backup_dir)
     newest = KeepPolicy(minutes=0, days=0, weeks=0, months=0, minimum=1)
     pruned = prune(Retention(primary.backup_dir, primary.archive_root, newest, newest))
     assert [decision.kind for decision in pruned.deleted] == [Kind.BASE_CHAIN, Kind.WAL]
