@@ -39,12 +39,16 @@ class BlobStore:
         for directory in (self._layout.temporary, *self._layout.prefixes()):
             directory.mkdir(parents=True, exist_ok=True)
         sync_path(self._layout.objects)
-        removed = sum(_remove_if_dead(session) for session in self._layout.temporary.iterdir())
-        session = self._layout.temporary / uuid.uuid4().hex
-        session.mkdir()
-        self._session_lock = os.open(session / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._session_lock, fcntl.LOCK_EX)
-        self._session = session
+        starting = os.open(self._layout.temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(starting, fcntl.LOCK_EX)  # so that nobody sees a session that is not locked yet
+            removed = sum(_remove_if_dead(session) for session in self._layout.temporary.iterdir())
+            self._session = self._layout.temporary / uuid.uuid4().hex
+            self._session.mkdir()
+            self._session_lock = os.open(self._session / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._session_lock, fcntl.LOCK_EX)
+        finally:
+            os.close(starting)
         return removed
 
     def close(self) -> None:
@@ -164,8 +168,7 @@ def _remove_if_dead(session: Path) -> bool:
     try:
         descriptor = os.open(session / LOCK_NAME, os.O_RDWR)
     except FileNotFoundError:
-        # Between its mkdir and its lock file, or already going away: a session without one is never old.
-        return False
+        return False  # it is going away
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -211,6 +211,15 @@ def test_kill_9_leaves_only_whole_objects_and_the_next_start_cleans_up(tmp_path)
     store.close()
 
 
+def test_sessions_that_begin_together_leave_each_other_alone(tmp_path):
+    stores = [BlobStore(tmp_path) for _ in range(32)]
+    with ThreadPoolExecutor(len(stores)) as pool:
+        assert sum(pool.map(BlobStore.prepare, stores)) == 0
+    for store in stores:
+        put(store, b"content")
+        store.close()
+
+
 FLAT = """
 import resource, sys, os
 from pathlib import Path

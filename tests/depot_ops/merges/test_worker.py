@@ -106,10 +106,10 @@ def test_the_heartbeat_keeps_a_short_lease(api):
             forward()
             renewed.set()
         if number == 3:
-            time.sleep(1.5)  # longer than the lease: nothing but time ends one
+            time.sleep(3.5)  # longer than the lease: nothing but time ends one
 
     with proxy(api.url, slow) as url, DepotClient(url, api.token) as depot:
-        [first, *_] = Executor(depot, "test", lease_seconds=1).work(merge_id=merge["id"])
+        [first, *_] = Executor(depot, "test", lease_seconds=3).work(merge_id=merge["id"])
     assert (first.outcome, first.attempt) == (Outcome.DONE, 1)
     assert renewed.is_set()
     assert merging.merge(merge)["status"] == "merged"
