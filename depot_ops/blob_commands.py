@@ -12,13 +12,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from depot_ops.blobs.collect import CollectError, CollectPolicy, local_copies
+from depot_ops.blobs.collect import collect as run_collect
 from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable
 from depot_ops.blobs.mirror import Mirrored, MirrorError, MirrorOptions, check_complete, check_lag, open_mirror
 from depot_ops.blobs.records import CatalogueUnreachable, open_records
 from depot_ops.blobs.scrub import Scrubbed, ScrubOptions, check_scrubbed, open_scrubber, shard_of
 from depot_ops.console import failed, reported
 from depot_ops.evidence import Finding, Status
-from depot_ops.settings import BlobSettings, CatalogueSettings, SettingsError, load
+from depot_ops.settings import BlobSettings, CatalogueSettings, CollectionSettings, SettingsError, load
 
 app = typer.Typer(help="Mirror, scrub, collect and restore the blob store.", no_args_is_help=True)
 
@@ -158,6 +160,35 @@ def _tell_scrubbed(result: Scrubbed, as_json: bool) -> None:
     for damaged in result.damaged:
         state = "repaired" if damaged.repaired else "damaged"
         typer.secho(f"{state} {damaged.sha256} in the {damaged.copy_name}: {damaged.seen}", fg="red", err=True)
+
+
+@app.command()
+def collect(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is due. Left out: only tell.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Mark content that nothing refers to, and tell or remove what is due: 0 done, 1 refused, and then why.
+
+    Due is what was unreferenced before COLLECT_GRACE_HOURS and before the oldest backup in BACKUP_DIR began.
+    """
+    try:
+        settings, collection = load(BlobSettings), load(CollectionSettings)
+        policy = CollectPolicy(collection.backup_dir, timedelta(hours=collection.collect_grace_hours), delete)
+        url = collection.database_owner_url.get_secret_value()
+        copies = local_copies(settings.asset_storage_path, settings.asset_storage_replica_path)
+        result = run_collect(url, settings.asset_storage_path, [copies], policy)
+    except (SettingsError, CollectError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+        return
+    typer.echo(
+        f"{result.marked_objects:,} objects marked, {result.waiting_objects:,} ({result.waiting_bytes:,} bytes) wait,"
+        f" {result.due_objects:,} ({result.due_bytes:,} bytes) were unreferenced before"
+        f" {result.unreferenced_before:%Y-%m-%d %H:%M} UTC, {result.removed_objects:,} removed"
+    )
+    if not delete and result.due_objects:
+        typer.echo("Nothing was removed. With --delete they go from the store and the mirror.")
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

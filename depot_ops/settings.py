@@ -121,7 +121,10 @@ class CollectionSettings(BackupSettings):
 
     database_owner_url: SecretStr = Field(description="DATABASE_OWNER_URL: the depot's database as depot_owner.")
     collect_grace_hours: int = Field(
-        168, ge=1, description="COLLECT_GRACE_HOURS: time between the mark and the deletion of unreferenced content."
+        168, ge=24, description="COLLECT_GRACE_HOURS: time between the mark and the deletion of unreferenced content."
+    )
+    collect_delete: bool = Field(
+        False, description="COLLECT_DELETE: the scheduled collection removes what is due; else it only tells."
     )
 
 
