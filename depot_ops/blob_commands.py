@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
+import psycopg
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +18,16 @@ from depot_ops.blobs.collect import collect as run_collect
 from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable
 from depot_ops.blobs.mirror import Mirrored, MirrorError, MirrorOptions, check_complete, check_lag, open_mirror
 from depot_ops.blobs.records import CatalogueUnreachable, open_records
+from depot_ops.blobs.restore import (
+    BlobRestoreError,
+    RestoredBlobs,
+    affected_by,
+    all_of_copy,
+    directory_source,
+    of_catalogue,
+    restore_blobs,
+    restore_documents,
+)
 from depot_ops.blobs.scrub import Scrubbed, ScrubOptions, check_scrubbed, open_scrubber, shard_of
 from depot_ops.console import failed, reported
 from depot_ops.evidence import Finding, Status
@@ -189,6 +200,51 @@ def collect(
     )
     if not delete and result.due_objects:
         typer.echo("Nothing was removed. With --delete they go from the store and the mirror.")
+
+
+@app.command()
+def restore(
+    project: Annotated[str | None, typer.Option(help="Only this project's content, by name or id.")] = None,
+    branch: Annotated[str | None, typer.Option(help="Only the history of this branch of the project.")] = None,
+    no_catalogue: Annotated[
+        bool, typer.Option("--no-catalogue", help="All that lies in the mirror: the catalogue is lost too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fill the store from its mirror and read it through: 0 all that is referred to is there, 1 not, and then what.
+
+    Killed, it goes on; the mirror is only read. Example: depot-ops blobs restore --project Hero --branch main
+    """
+    if (branch and not project) or (no_catalogue and project):
+        raise typer.BadParameter("--branch needs --project, and both need the catalogue")
+    try:
+        settings = load(BlobSettings)
+        store, mirror = settings.asset_storage_path, settings.asset_storage_replica_path
+        source = directory_source(mirror)
+        if no_catalogue:
+            result = restore_blobs(all_of_copy(mirror), [source], store, settings.blob_workers)
+            restore_documents(mirror, store, result)
+        else:
+            url = load(CatalogueSettings).depot_dump_url.get_secret_value()
+            with psycopg.connect(url, autocommit=True, options="-c statement_timeout=0") as catalogue:
+                wanted = of_catalogue(catalogue, project, branch)
+                result = restore_blobs(wanted, [source], store, settings.blob_workers)
+                result.affected = affected_by(catalogue, result.lost)
+            if project is None:
+                restore_documents(mirror, store, result)
+    except (SettingsError, CopyUnreachable, BlobRestoreError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    raise _restored(result, as_json)
+
+
+def _restored(result: RestoredBlobs, as_json: bool) -> typer.Exit:
+    finding = result.finding()
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+        return typer.Exit(finding.status.exit_code)
+    for version in result.affected:
+        typer.secho(f"lost: {version.project} {version.path}#{version.version}", fg="red", err=True)
+    return reported([finding], as_json=False)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

@@ -125,7 +125,7 @@ class Mirror:
                         break
                     self._mirror_prefix(prefix, pool, result)
                     told(done + 1, len(prefixes))
-            self._mirror_refs(projects, result)
+            self.mirror_refs(projects, result)
         except StorageFull as error:
             raise MirrorError(
                 f"{self.target.root} has no room left: {error}. Make room; the next pass goes on."
@@ -171,7 +171,8 @@ class Mirror:
 
     # refs/ --------------------------------------------------------------------------------------------------------
 
-    def _mirror_refs(self, projects: Iterable[str], result: Mirrored) -> None:
+    def mirror_refs(self, projects: Iterable[str], result: Mirrored) -> None:
+        """Copy the documents of these projects that the mirror lacks."""
         for project in projects:
             if self.stop.is_set():
                 return
