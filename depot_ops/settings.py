@@ -85,6 +85,14 @@ class DrillSettings(WalSettings, ObjectiveSettings):
     )
 
 
+class MirrorSettings(BaseSettings):
+    """Whether the blob store has a mirror."""
+
+    asset_storage_replica_path: Path | None = Field(
+        None, description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror."
+    )
+
+
 class BlobSettings(BaseSettings):
     """Where the copies of the blob store lie, and how fast work on them may be."""
 
