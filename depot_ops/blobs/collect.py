@@ -56,6 +56,9 @@ _KNOWN = """
         AND (removed_at IS NULL OR EXISTS (SELECT FROM blob_tombstones t WHERE t.sha256 = b.sha256))
 """
 
+# The catalogue was recovered since. What was condemned is found again, like an upload that never ended.
+_FORGET = "DELETE FROM blob_tombstones WHERE history <> log_history()"
+
 Owner = psycopg.Connection[Any]
 Remover = Callable[[Sequence[str]], None]
 """Takes objects from one copy for good. Gone already is fine; a copy that cannot be reached raises."""
@@ -123,6 +126,7 @@ def collect(owner_url: str, store: Path, removers: Sequence[Remover], policy: Co
             horizon = min([now - policy.grace, *(moment - policy.clock_error for moment in began)])
             result = Collected(unreferenced_before=horizon, backups=len(began))
             uploads_since = now - policy.grace
+            owner.execute(_FORGET)
             _adopt(owner, layout, uploads_since, result)
             _mark(owner, uploads_since, result)
             _condemn(owner, uploads_since, policy.delete, result)

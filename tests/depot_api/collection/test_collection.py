@@ -247,6 +247,26 @@ def test_a_collector_that_dies_while_it_removes_leaves_nothing_that_can_be_refer
     assert depot.get(sha256) == 200
 
 
+@pytest.mark.parametrize("condemned", [False, True])
+def test_after_a_recovery_every_mark_starts_anew(depot, condemned):
+    """Backups from after the moment that was recovered to may refer to what was marked before it."""
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    depot.collect()
+    if condemned:
+        with pytest.raises(CollectError):
+            depot.collect(removers=[refuse])
+    with psycopg.connect(depot.project.api.owner_url) as owner:
+        owner.execute("UPDATE blob_tombstones SET history = 'of another timeline'")
+    assert depot.collect().adopted_objects == condemned
+    assert sha256 in stored(depot.store_root)
+    depot.collect()
+    assert sha256 not in stored(depot.store_root)
+
+
+def refuse(hashes):
+    raise OSError("not now")
+
+
 def test_the_check_tells_of_the_last_collection(depot):
     depot.collect(delete=False)
     assert check_collected(depot.store_root, timedelta(days=1)).status == "healthy"

@@ -2,9 +2,16 @@
 -- when at least nothing has referred to it: a backup from before that moment may still need the content. It goes as soon
 -- as anything refers to the content again, so that the next mark starts from anew.
 
+-- Which server's log this is, and which branch of it: another one after every recovery and promotion.
+CREATE FUNCTION log_history() RETURNS text LANGUAGE sql VOLATILE SET search_path = pg_catalog AS $$
+    SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()
+$$;
+
 CREATE TABLE blob_tombstones (
     sha256          sha256 PRIMARY KEY REFERENCES blobs,
     unreferenced_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- A catalogue that was recovered knows nothing of what referred to the content in backups from after that moment.
+    history         text NOT NULL DEFAULT log_history(),
     -- From then on nobody can refer to the content without sending it again. Gone with the last copy's bytes.
     condemned_at    timestamptz
 );
@@ -133,6 +140,6 @@ CREATE TRIGGER zz_refer_to_resolved_inserted AFTER INSERT ON merge_conflicts REF
 CREATE TRIGGER zz_refer_to_resolved_updated AFTER UPDATE ON merge_conflicts REFERENCING NEW TABLE AS referred
     FOR EACH STATEMENT EXECUTE FUNCTION refer_to_resolved();
 
-REVOKE EXECUTE ON FUNCTION unreferenced_blobs(bytea[], timestamptz), hold_blobs(bytea[]),
+REVOKE EXECUTE ON FUNCTION log_history(), unreferenced_blobs(bytea[], timestamptz), hold_blobs(bytea[]),
     mark_unreferenced(bytea[], timestamptz), condemn_blobs(bytea[], timestamptz, timestamptz),
     hold_condemned(bytea, integer), refer_to(bytea[]), refer_to_content(), refer_to_resolved() FROM PUBLIC;
