@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.backups import bench_backups
+from bench.blobs import PAPER_OBJECTS, PLANNED_RECORDS, bench_copies, bench_nothing_to_do, bench_planning
 from bench.catalogue import PATHS, bench_catalogue
 from bench.merges import bench_execution, bench_worker
 from bench.reads import bench_reads
@@ -89,9 +90,12 @@ def main() -> None:
         work = Path(directory)
         work.chmod(0o711)  # the database servers' account has to pass
         bench_tree(results, work, options.rounds, files, big_bytes)
+        bench_copies(results, work, work / "tree", options.rounds)
+        bench_nothing_to_do(results, work, PAPER_OBJECTS)
         with fresh_stack(work / "data", workers=1) as stack:
             bench_memory(results, work, stack, large_bytes)
             bench_reads(results, stack)
+            bench_planning(results, stack, work, PLANNED_RECORDS // 10 if options.quick else PLANNED_RECORDS)
         with fresh_stack(work / "catalogue", workers=2) as stack:
             bench_catalogue(results, stack, paths)
             bench_worker(results, stack, 10)

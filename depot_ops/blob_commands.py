@@ -8,17 +8,30 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
+import psycopg
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from depot_ops.blobs.collect import CollectError, CollectPolicy, local_copies
+from depot_ops.blobs.collect import collect as run_collect
 from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable
 from depot_ops.blobs.mirror import Mirrored, MirrorError, MirrorOptions, check_complete, check_lag, open_mirror
 from depot_ops.blobs.records import CatalogueUnreachable, open_records
+from depot_ops.blobs.restore import (
+    BlobRestoreError,
+    RestoredBlobs,
+    affected_by,
+    all_of_copy,
+    directory_source,
+    of_catalogue,
+    restore_blobs,
+    restore_documents,
+)
 from depot_ops.blobs.scrub import Scrubbed, ScrubOptions, check_scrubbed, open_scrubber, shard_of
 from depot_ops.console import failed, reported
 from depot_ops.evidence import Finding, Status
-from depot_ops.settings import BlobSettings, CatalogueSettings, SettingsError, load
+from depot_ops.settings import BlobSettings, CatalogueSettings, CollectionSettings, SettingsError, load
 
 app = typer.Typer(help="Mirror, scrub, collect and restore the blob store.", no_args_is_help=True)
 
@@ -158,6 +171,80 @@ def _tell_scrubbed(result: Scrubbed, as_json: bool) -> None:
     for damaged in result.damaged:
         state = "repaired" if damaged.repaired else "damaged"
         typer.secho(f"{state} {damaged.sha256} in the {damaged.copy_name}: {damaged.seen}", fg="red", err=True)
+
+
+@app.command()
+def collect(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is due. Left out: only tell.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Mark content that nothing refers to, and tell or remove what is due: 0 done, 1 refused, and then why.
+
+    Due is what was unreferenced before COLLECT_GRACE_HOURS and before the oldest backup in BACKUP_DIR began.
+    """
+    try:
+        settings, collection = load(BlobSettings), load(CollectionSettings)
+        policy = CollectPolicy(collection.backup_dir, timedelta(hours=collection.collect_grace_hours), delete)
+        url = collection.database_owner_url.get_secret_value()
+        copies = local_copies(settings.asset_storage_path, settings.asset_storage_replica_path)
+        result = run_collect(url, settings.asset_storage_path, [copies], policy)
+    except (SettingsError, CollectError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+        return
+    typer.echo(
+        f"{result.marked_objects:,} objects marked, {result.waiting_objects:,} ({result.waiting_bytes:,} bytes) wait,"
+        f" {result.due_objects:,} ({result.due_bytes:,} bytes) were unreferenced before"
+        f" {result.unreferenced_before:%Y-%m-%d %H:%M} UTC, {result.removed_objects:,} removed"
+    )
+    if not delete and result.due_objects:
+        typer.echo("Nothing was removed. With --delete they go from the store and the mirror.")
+
+
+@app.command()
+def restore(
+    project: Annotated[str | None, typer.Option(help="Only this project's content, by name or id.")] = None,
+    branch: Annotated[str | None, typer.Option(help="Only the history of this branch of the project.")] = None,
+    no_catalogue: Annotated[
+        bool, typer.Option("--no-catalogue", help="All that lies in the mirror: the catalogue is lost too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fill the store from its mirror and read it through: 0 all that is referred to is there, 1 not, and then what.
+
+    Killed, it goes on; the mirror is only read. Example: depot-ops blobs restore --project Hero --branch main
+    """
+    if (branch and not project) or (no_catalogue and project):
+        raise typer.BadParameter("--branch needs --project, and both need the catalogue")
+    try:
+        settings = load(BlobSettings)
+        store, mirror = settings.asset_storage_path, settings.asset_storage_replica_path
+        source = directory_source(mirror)
+        if no_catalogue:
+            result = restore_blobs(all_of_copy(mirror), [source], store, settings.blob_workers)
+            restore_documents(mirror, store, result)
+        else:
+            url = load(CatalogueSettings).depot_dump_url.get_secret_value()
+            with psycopg.connect(url, autocommit=True, options="-c statement_timeout=0") as catalogue:
+                wanted = of_catalogue(catalogue, project, branch)
+                result = restore_blobs(wanted, [source], store, settings.blob_workers)
+                result.affected = affected_by(catalogue, result.lost)
+            if project is None:
+                restore_documents(mirror, store, result)
+    except (SettingsError, CopyUnreachable, BlobRestoreError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    raise _restored(result, as_json)
+
+
+def _restored(result: RestoredBlobs, as_json: bool) -> typer.Exit:
+    finding = result.finding()
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+        return typer.Exit(finding.status.exit_code)
+    for version in result.affected:
+        typer.secho(f"lost: {version.project} {version.path}#{version.version}", fg="red", err=True)
+    return reported([finding], as_json=False)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

@@ -14,6 +14,7 @@ import typer
 from depot_ops.backup_commands import app as backup_app
 from depot_ops.blob_commands import app as blobs_app
 from depot_ops.catalogue_commands import app as catalogue_app
+from depot_ops.disaster_commands import app as disaster_app
 from depot_ops.drill_commands import app as drill_app
 from depot_ops.health_commands import app as health_app
 from depot_ops.launch_commands import app as launch_app
@@ -33,7 +34,7 @@ app.add_typer(drill_app, name="drill")
 app.add_typer(merge_app, name="merges")
 app.add_typer(wal_app, name="wal")
 app.add_typer(replica_app, name="replica")
-for commands in (launch_app, health_app, restore_app, report_app):
+for commands in (launch_app, health_app, restore_app, disaster_app, report_app):
     app.registered_commands += commands.registered_commands
 
 

@@ -5,6 +5,7 @@ import dagster as dg
 from depot_ops import jobs, schedules
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.base_backup import base_backup
+from depot_ops.assets.blobs import BLOB_ASSETS
 from depot_ops.assets.drill import logical_restore_drill, restore_drill
 from depot_ops.assets.merge import branch_merge
 from depot_ops.assets.replica import replica_assets
@@ -13,6 +14,7 @@ from depot_ops.assets.service import depot_service
 from depot_ops.assets.wal import wal_archive
 from depot_ops.checks.backup import backup_checks
 from depot_ops.checks.base_backup import base_backup_checks
+from depot_ops.checks.blobs import BLOB_CHECKS
 from depot_ops.checks.drill import drill_checks
 from depot_ops.checks.replica import replica_checks
 from depot_ops.checks.service import service_health
@@ -21,9 +23,10 @@ from depot_ops.merge_runs import merge_execution, merge_jobs
 from depot_ops.replicas.watch import known_nodes
 from depot_ops.resources import RESOURCES
 from depot_ops.sensors import replica_sensors
-from depot_ops.settings import ReplicaSettings, load
+from depot_ops.settings import MirrorSettings, ReplicaSettings, load
 
 _NODES = known_nodes(load(ReplicaSettings).replica_dir)
+_MIRRORED = load(MirrorSettings).asset_storage_replica_path is not None
 
 defs = dg.Definitions(
     assets=[
@@ -37,6 +40,7 @@ defs = dg.Definitions(
         depot_service,
         branch_merge,
         *replica_assets(_NODES),
+        *(BLOB_ASSETS if _MIRRORED else []),
     ],
     asset_checks=[
         *backup_checks,
@@ -45,9 +49,10 @@ defs = dg.Definitions(
         *drill_checks,
         *replica_checks(_NODES),
         service_health,
+        *(BLOB_CHECKS if _MIRRORED else []),
     ],
-    jobs=[*jobs.ALL, merge_execution],
-    schedules=schedules.ALL,
+    jobs=[*jobs.ALL, *(jobs.BLOBS if _MIRRORED else []), merge_execution],
+    schedules=[*schedules.ALL, *(schedules.BLOBS if _MIRRORED else [])],
     sensors=[merge_jobs, *replica_sensors(_NODES)],
     resources=RESOURCES,
 )

@@ -6,6 +6,7 @@ import dagster as dg
 
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.base_backup import BaseBackupConfig, base_backup
+from depot_ops.assets.blobs import blob_collection, blob_mirror, blob_scrub
 from depot_ops.assets.drill import logical_restore_drill, restore_drill
 from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
@@ -183,6 +184,53 @@ def prune_history(context: dg.OpExecutionContext) -> None:
 def dagster_maintenance() -> None:
     prune_history()
 
+
+nightly_mirror = dg.define_asset_job(
+    "nightly_mirror",
+    selection=dg.AssetSelection.assets(blob_mirror) | dg.AssetSelection.checks_for_assets(blob_mirror),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/filesystem": ""},
+    description=(
+        "Compares the blob store with its mirror and copies what is missing there, verified. Red when the mirror is not"
+        " complete afterwards. Safe to launch at any time: nothing is ever deleted, and what was copied stays."
+    ),
+)
+
+mirror_check = dg.define_asset_job(
+    "mirror_check",
+    selection=dg.AssetSelection.checks_for_assets(blob_mirror),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: HALF_AN_HOUR, "dagster/kind/filesystem": ""},
+    description=(
+        "Asks whether the mirror keeps up with the store and has all that the catalogue names. Red when content exists"
+        " in one copy only for longer than MIRROR_MAX_LAG_SECONDS. Changes nothing."
+    ),
+)
+
+nightly_scrub = dg.define_asset_job(
+    "nightly_scrub",
+    selection=dg.AssetSelection.assets(blob_scrub) | dg.AssetSelection.checks_for_assets(blob_scrub),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/filesystem": ""},
+    description=(
+        "Reads a night's share of both copies of the blob store through, and repairs each from the other. Red when an"
+        " object is whole in neither. Safe to launch at any time; it goes on where the last one ended."
+    ),
+)
+
+weekly_collection = dg.define_asset_job(
+    "weekly_collection",
+    selection=dg.AssetSelection.assets(blob_collection) | dg.AssetSelection.checks_for_assets(blob_collection),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/filesystem": ""},
+    description=(
+        "Marks content that nothing refers to, and removes what was marked before the time of grace and the oldest kept"
+        " backup, if COLLECT_DELETE is true. Red when it refused. Safe to launch at any time: a second one refuses."
+    ),
+)
+
+# Where the settings name a mirror.
+BLOBS = (nightly_mirror, mirror_check, nightly_scrub, weekly_collection)
 
 ALL = (
     nightly_maintenance,

@@ -6,11 +6,15 @@ from depot_ops.jobs import (
     dagster_maintenance,
     full_backup,
     incremental_backup,
+    mirror_check,
     nightly_maintenance,
+    nightly_mirror,
     nightly_report,
+    nightly_scrub,
     recovery_objectives,
     restore_drills,
     wal_check,
+    weekly_collection,
 )
 from depot_ops.settings import OrchestratorSettings, load
 
@@ -79,6 +83,41 @@ recovery_objectives_schedule = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every morning at 08:00 in MAINTENANCE_TIMEZONE.",
 )
+
+nightly_mirror_schedule = dg.ScheduleDefinition(
+    job=nightly_mirror,
+    cron_schedule="0 2 * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 02:00 in MAINTENANCE_TIMEZONE.",
+)
+
+mirror_check_schedule = dg.ScheduleDefinition(
+    job=mirror_check,
+    cron_schedule="20 * * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour.",
+)
+
+nightly_scrub_schedule = dg.ScheduleDefinition(
+    job=nightly_scrub,
+    cron_schedule="0 4 * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 04:00 in MAINTENANCE_TIMEZONE.",
+)
+
+weekly_collection_schedule = dg.ScheduleDefinition(
+    job=weekly_collection,
+    cron_schedule="0 12 * * 0",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every Sunday at 12:00 in MAINTENANCE_TIMEZONE, when backups and drills are done.",
+)
+
+# Where the settings name a mirror.
+BLOBS = [nightly_mirror_schedule, mirror_check_schedule, nightly_scrub_schedule, weekly_collection_schedule]
 
 ALL = [
     nightly_maintenance_schedule,

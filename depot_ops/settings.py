@@ -85,6 +85,14 @@ class DrillSettings(WalSettings, ObjectiveSettings):
     )
 
 
+class MirrorSettings(BaseSettings):
+    """Whether the blob store has a mirror."""
+
+    asset_storage_replica_path: Path | None = Field(
+        None, description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror."
+    )
+
+
 class BlobSettings(BaseSettings):
     """Where the copies of the blob store lie, and how fast work on them may be."""
 
@@ -152,7 +160,10 @@ class CollectionSettings(BackupSettings):
 
     database_owner_url: SecretStr = Field(description="DATABASE_OWNER_URL: the depot's database as depot_owner.")
     collect_grace_hours: int = Field(
-        168, ge=1, description="COLLECT_GRACE_HOURS: time between the mark and the deletion of unreferenced content."
+        168, ge=24, description="COLLECT_GRACE_HOURS: time between the mark and the deletion of unreferenced content."
+    )
+    collect_delete: bool = Field(
+        False, description="COLLECT_DELETE: the scheduled collection removes what is due; else it only tells."
     )
 
 

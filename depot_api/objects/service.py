@@ -60,7 +60,7 @@ async def _receive(
         await asyncio.shield(storage.give_up(actor, reservation))
         raise
     if was_removed and len(await asyncio.to_thread(_intact, actor.depot.store, list(blobs))) < len(blobs):
-        raise Unavailable("The content was being obliterated at that moment. Send it again.", retry_after_seconds=1)
+        raise Unavailable("The content was being removed at that moment. Send it again.", retry_after_seconds=1)
     return [StoredObject(sha256=b.sha256, size_bytes=b.size_bytes, stored_bytes=b.stored_bytes) for b in blobs]
 
 

@@ -120,12 +120,9 @@ class Mirror:
         started = time.monotonic()
         try:
             with ThreadPoolExecutor(self.options.workers) as pool:
-                for done, prefix in enumerate(prefixes):
-                    if self.stop.is_set():
-                        break
-                    self._mirror_prefix(prefix, pool, result)
-                    told(done + 1, len(prefixes))
-            self._mirror_refs(projects, result)
+                for batch in _batches(self._unmirrored(prefixes, result, told)):
+                    self._copy(batch, pool, result)
+            self.mirror_refs(projects, result)
         except StorageFull as error:
             raise MirrorError(
                 f"{self.target.root} has no room left: {error}. Make room; the next pass goes on."
@@ -137,22 +134,30 @@ class Mirror:
 
     # Objects ------------------------------------------------------------------------------------------------------
 
-    def _mirror_prefix(self, prefix: str, pool: ThreadPoolExecutor, result: Mirrored) -> None:
-        have = list_objects(self.source, prefix)
-        result.objects_seen += len(have)
-        for batch in _batches(unmirrored(have, list_objects(self.target, prefix))):
-            if self.stop.is_set():
-                return
-            copied = list(pool.map(self._stage, batch))
-            staged = [found for found in copied if isinstance(found, StagedBlob)]
-            for found in copied:
-                if isinstance(found, Exception):
-                    self.staging.discard(staged)
-                    raise found
-            result.damaged += [found for found in copied if isinstance(found, Damage)]
-            stored = commit_copies(staged, self.source, self.target, self.source)
-            result.objects_copied += len(stored)
-            result.copied_bytes += sum(blob.stored_bytes for blob in stored)
+    def _unmirrored(
+        self, prefixes: list[str], result: Mirrored, told: Callable[[int, int], None]
+    ) -> Iterator[tuple[str, os.stat_result]]:
+        """Across prefixes: a sync costs the same for a few copies and for many."""
+        for done, prefix in enumerate(prefixes):
+            have = list_objects(self.source, prefix)
+            result.objects_seen += len(have)
+            for wanted in unmirrored(have, list_objects(self.target, prefix)):
+                if self.stop.is_set():
+                    return
+                yield wanted
+            told(done + 1, len(prefixes))
+
+    def _copy(self, batch: list[tuple[str, os.stat_result]], pool: ThreadPoolExecutor, result: Mirrored) -> None:
+        copied = list(pool.map(self._stage, batch))
+        staged = [found for found in copied if isinstance(found, StagedBlob)]
+        for found in copied:
+            if isinstance(found, Exception):
+                self.staging.discard(staged)
+                raise found
+        result.damaged += [found for found in copied if isinstance(found, Damage)]
+        stored = commit_copies(staged, self.source, self.target, self.source)
+        result.objects_copied += len(stored)
+        result.copied_bytes += sum(blob.stored_bytes for blob in stored)
 
     def _stage(self, wanted: tuple[str, os.stat_result]) -> StagedBlob | Damage | StorageFull | OSError | None:
         """Errors are returned: one that was raised would leave the copies of the others behind."""
@@ -171,7 +176,8 @@ class Mirror:
 
     # refs/ --------------------------------------------------------------------------------------------------------
 
-    def _mirror_refs(self, projects: Iterable[str], result: Mirrored) -> None:
+    def mirror_refs(self, projects: Iterable[str], result: Mirrored) -> None:
+        """Copy the documents of these projects that the mirror lacks."""
         for project in projects:
             if self.stop.is_set():
                 return
@@ -213,7 +219,7 @@ def unmirrored(
     ]
 
 
-def _batches(wanted: list[tuple[str, os.stat_result]]) -> Iterator[list[tuple[str, os.stat_result]]]:
+def _batches(wanted: Iterable[tuple[str, os.stat_result]]) -> Iterator[list[tuple[str, os.stat_result]]]:
     batch: list[tuple[str, os.stat_result]] = []
     size_bytes = 0
     for sha256, listed in wanted:

@@ -64,12 +64,13 @@ SELECT k.conname::text, cn.nspname::text, c.relname::text, pn.nspname::text, p.r
  WHERE k.contype = 'f' AND k.conparentid = 0
  ORDER BY k.conname
 """
-# What history and shelves refer to; what was obliterated is gone on purpose.
+# What history, shelves and merges refer to; what was obliterated or collected is gone on purpose.
 _BLOBS = """
 SELECT encode(b.sha256::bytea, 'hex'), b.size_bytes, b.stored_bytes, b.stored_crc32 FROM blobs b
  WHERE b.removed_at IS NULL AND get_byte(b.sha256::bytea, 0) %% %s = %s
-   AND (EXISTS (SELECT FROM project_blobs p WHERE p.sha256 = b.sha256)
-        OR EXISTS (SELECT FROM shelf_items s WHERE s.sha256 = b.sha256))
+   AND (EXISTS (SELECT FROM asset_versions v WHERE v.sha256 = b.sha256)
+        OR EXISTS (SELECT FROM shelf_items s WHERE s.sha256 = b.sha256)
+        OR EXISTS (SELECT FROM merge_conflicts c WHERE c.resolved_sha256 = b.sha256))
 """
 
 

@@ -1,0 +1,129 @@
+"""The copies of the blob store, where the settings name a mirror."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from depot_ops.blobs.collect import CollectPolicy, collect, local_copies
+from depot_ops.blobs.mirror import MirrorOptions, open_mirror
+from depot_ops.blobs.records import open_records
+from depot_ops.blobs.scrub import ScrubOptions, open_scrubber
+from depot_ops.settings import BlobSettings, CatalogueSettings, CollectionSettings, load
+
+NAMED = 100
+Metadata = dict[str, dg.MetadataValue | int | float | str]
+
+
+@dg.asset(
+    group_name="blobs",
+    owners=["team:depot-operations"],
+    kinds={"filesystem"},
+    pool="blob_disk",
+    description=(
+        "Every object and document of the blob store once more below ASSET_STORAGE_REPLICA_PATH, verified on arrival."
+        " New ones follow within seconds by `depot-ops blobs mirror --follow`; each night all is compared. When this is"
+        " red, objects in the store are damaged or the mirror's disk is full or away: the run says which. Launch"
+        " nightly_scrub for the first; what is in the mirror stays there in either case."
+    ),
+)
+def blob_mirror() -> dg.MaterializeResult[None]:
+    settings = load(BlobSettings)
+    options = MirrorOptions(settings.blob_workers, settings.mirror_bytes_per_second)
+    with open_mirror(settings.asset_storage_path, settings.asset_storage_replica_path, options) as mirror:
+        result = mirror.reconcile()
+    metadata: Metadata = {
+        "objects": result.objects_seen,
+        "copied_objects": result.objects_copied,
+        "copied_bytes": result.copied_bytes,
+        "copied_documents": result.refs_copied,
+        "duration_seconds": result.duration_seconds,
+        "rate_bytes_per_second": _rate(result.copied_bytes, result.duration_seconds),
+        "damaged_objects": len(result.damaged),
+    }
+    if not result.is_complete:
+        metadata["damaged"] = _listed([f"{found.sha256}: {found.seen}" for found in result.damaged])
+        metadata["unreadable_documents"] = _listed(result.unreadable_refs)
+        raise dg.Failure("objects or documents of the store are damaged and were not copied", metadata=metadata)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+@dg.asset(
+    group_name="blobs",
+    owners=["team:depot-operations"],
+    kinds={"filesystem"},
+    pool="blob_disk",
+    deps=[blob_mirror],
+    description=(
+        "A night's share of the store and its mirror, read through and re-hashed, so that all is read within"
+        " SCRUB_PERIOD_DAYS; what is damaged in one copy is repaired from the other. When this is red an object is"
+        " whole in no copy: the run names it. Look for it on the artists' machines; sending it again heals it."
+    ),
+)
+def blob_scrub() -> dg.MaterializeResult[None]:
+    settings = load(BlobSettings)
+    url = load(CatalogueSettings).depot_dump_url.get_secret_value()
+    period, lag = timedelta(days=settings.scrub_period_days), settings.mirror_max_lag_seconds
+    options = ScrubOptions(period, repair=True, workers=settings.blob_workers, settled_seconds=lag)
+    paths = (settings.asset_storage_path, settings.asset_storage_replica_path)
+    with open_records(url) as records, open_scrubber(*paths, records, options) as scrubber:
+        result = scrubber.scrub(scrubber.due())
+    metadata: Metadata = {
+        "objects": result.objects_read,
+        "read_bytes": result.read_bytes,
+        "prefixes": result.prefixes,
+        "duration_seconds": result.duration_seconds,
+        "rate_bytes_per_second": result.rate_bytes_per_second,
+        "damaged_objects": len(result.damaged),
+        "repaired_objects": len(result.damaged) - len(result.unrepaired),
+        "damaged": _listed([f"{found.sha256} in the {found.copy_name}: {found.seen}" for found in result.damaged]),
+    }
+    if result.unrepaired:
+        raise dg.Failure(f"{len(result.unrepaired):,} objects could not be repaired", metadata=metadata)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+@dg.asset(
+    group_name="blobs",
+    owners=["team:depot-operations"],
+    kinds={"filesystem", "postgres"},
+    pool="blob_disk",
+    deps=[blob_scrub],
+    description=(
+        "Content that no version, shelf, merge, upload or kept backup refers to: marked, and removed from every copy"
+        " after COLLECT_GRACE_HOURS when COLLECT_DELETE is true; else only told. When this is red nothing was removed"
+        " that is needed: a backup's record or a copy cannot be read. The run says which; disks fill until it works."
+    ),
+)
+def blob_collection() -> dg.MaterializeResult[None]:
+    settings, collection = load(BlobSettings), load(CollectionSettings)
+    policy = CollectPolicy(
+        collection.backup_dir, timedelta(hours=collection.collect_grace_hours), collection.collect_delete
+    )
+    url = collection.database_owner_url.get_secret_value()
+    copies = local_copies(settings.asset_storage_path, settings.asset_storage_replica_path)
+    result = collect(url, settings.asset_storage_path, [copies], policy)
+    return dg.MaterializeResult(
+        metadata={
+            "marked_objects": result.marked_objects,
+            "waiting_objects": result.waiting_objects,
+            "waiting_bytes": result.waiting_bytes,
+            "due_objects": result.due_objects,
+            "due_bytes": result.due_bytes,
+            "removed_objects": result.removed_objects,
+            "adopted_objects": result.adopted_objects,
+            "duration_seconds": result.duration_seconds,
+            "unreferenced_before": result.unreferenced_before.isoformat(),
+        }
+    )
+
+
+def _rate(size_bytes: int, seconds: float) -> int:
+    return round(size_bytes / seconds) if seconds else 0
+
+
+def _listed(lines: list[str]) -> dg.MarkdownMetadataValue:
+    more = [f"- and {len(lines) - NAMED:,} more"] if len(lines) > NAMED else []
+    return dg.MetadataValue.md("\n".join([*(f"- {line}" for line in lines[:NAMED]), *more]) or "none")
+
+
+BLOB_ASSETS = [blob_mirror, blob_scrub, blob_collection]

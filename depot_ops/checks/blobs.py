@@ -1,0 +1,77 @@
+"""The copies of the blob store: does the mirror keep up, is it complete, was all read through, is what may go gone?"""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import dagster as dg
+
+from depot_ops.assets.blobs import blob_collection, blob_mirror, blob_scrub
+from depot_ops.blobs.collect import check_collected
+from depot_ops.blobs.mirror import check_complete, check_lag
+from depot_ops.blobs.scrub import check_scrubbed
+from depot_ops.checks.result import check_result
+from depot_ops.evidence import Finding
+from depot_ops.settings import BlobSettings, CatalogueSettings, load
+
+# Weekly, and a day for one that was missed.
+COLLECTION_MAX_AGE = timedelta(days=8)
+
+
+def _lag(settings: BlobSettings) -> Finding:
+    return check_lag(settings.asset_storage_path, settings.asset_storage_replica_path, settings.mirror_max_lag_seconds)
+
+
+def _complete(settings: BlobSettings) -> Finding:
+    url = load(CatalogueSettings).depot_dump_url.get_secret_value()
+    return check_complete(settings.asset_storage_replica_path, url, settings.mirror_max_lag_seconds)
+
+
+def _scrubbed(settings: BlobSettings) -> Finding:
+    period = timedelta(days=settings.scrub_period_days)
+    return check_scrubbed(settings.asset_storage_path, settings.asset_storage_replica_path, period)
+
+
+def _collected(settings: BlobSettings) -> Finding:
+    return check_collected(settings.asset_storage_path, COLLECTION_MAX_AGE)
+
+
+def _check(
+    asset: dg.AssetsDefinition, name: str, description: str, look: Callable[[BlobSettings], Finding]
+) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=asset, name=name, description=description, blocking=True, compute_kind="filesystem")
+    def check() -> dg.AssetCheckResult:
+        return check_result(look(load(BlobSettings)))
+
+    return check
+
+
+BLOB_CHECKS = [
+    _check(
+        blob_mirror,
+        "mirror_lag",
+        "No object waits for the mirror longer than MIRROR_MAX_LAG_SECONDS. When this is red, content exists once only:"
+        " look whether `depot-ops blobs mirror --follow` runs, and whether the mirror's disk has room.",
+        _lag,
+    ),
+    _check(
+        blob_mirror,
+        "mirror_complete",
+        "Every object that the catalogue names lies in the mirror, in its recorded size. When this is red, launch"
+        " nightly_mirror; what is missing then is missing in the store too: launch nightly_scrub.",
+        _complete,
+    ),
+    _check(
+        blob_scrub,
+        "scrub_age",
+        "Every object of both copies was read through within SCRUB_PERIOD_DAYS, and none is known to be damaged. When"
+        " this is red by age, launch nightly_scrub until it is green; by damage, read the newest scrub's evidence.",
+        _scrubbed,
+    ),
+    _check(
+        blob_collection,
+        "blobs_collected",
+        "A collection came to its end within 8 days, and could read all that it met. When this is red nothing is lost;"
+        " the disks fill. Read the error of the newest weekly_collection.",
+        _collected,
+    ),
+]

@@ -1,0 +1,158 @@
+"""The depot from nothing but its copies: the cluster from backups and log, the content from the mirror, all proved."""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from pydantic import AwareDatetime, BaseModel, Field
+
+from depot_ops.blobs.restore import (
+    RestoredBlobs,
+    affected_by,
+    directory_source,
+    of_catalogue,
+    restore_blobs,
+    restore_documents,
+)
+from depot_ops.blobs.scrub import EVIDENCE
+from depot_ops.blobs.scrub_state import write_durably
+from depot_ops.drills.proofs import UNHURRIED, catalogue_answers, catalogue_consistent
+from depot_ops.evidence import Finding, Status, worst
+from depot_ops.postgres.accounts import ServerAccount
+from depot_ops.postgres.base_record import base_directory, load_base_backup
+from depot_ops.postgres.binaries import Binaries
+from depot_ops.postgres.in_place import restore_in_place
+from depot_ops.postgres.recovery import CUT_TIES, RestoreReport, serving
+from depot_ops.postgres.recovery_plan import RestoreRefused, Target
+
+RESTORED_SUFFIX = ".restored.json"
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What is left of the depot."""
+
+    backup_dir: Path
+    archive_root: Path
+    mirror: Path
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """What is made of it."""
+
+    data: Path
+    """The data directory of the new primary."""
+    store: Path
+    database: str = "depot"
+    system_identifier: int | None = None
+    workers: int = 4
+
+
+class DisasterReport(BaseModel):
+    """The evidence of a depot that was rebuilt."""
+
+    schema_version: Literal[1] = 1
+    started_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    duration_seconds: float = 0.0
+    cluster: RestoreReport
+    content: RestoredBlobs
+    findings: list[Finding]
+
+    @property
+    def status(self) -> Status:
+        return worst(self.findings)
+
+
+def rebuild_depot(
+    copies: Copies, rebuild: Rebuild, binaries: Binaries, account: ServerAccount, say: Callable[[str], None]
+) -> DisasterReport:
+    """Restore cluster and content, and prove that every version can be had. Killed and run again, it goes on.
+
+    Raises RestoreError, BlobRestoreError, CopyUnreachable, psycopg.Error and OSError; what was restored stays.
+    """
+    started = time.monotonic()
+    source = directory_source(copies.mirror)  # before hours of work: is it there?
+    cluster = _restored_before(rebuild.data) or _restore_cluster(copies, rebuild, binaries, account, say)
+    say(f"the cluster is back as of {cluster.ended_lsn}; reading which content it names")
+    with _catalogue(copies, rebuild, cluster, binaries, account) as catalogue:
+        content = restore_blobs(of_catalogue(catalogue), [source], rebuild.store, rebuild.workers)
+        content.affected = affected_by(catalogue, content.lost)
+        findings = [catalogue_answers(catalogue), catalogue_consistent(catalogue)]
+    say("the content is back; copying the documents of refs/")
+    restore_documents(copies.mirror, rebuild.store, content)
+    report = DisasterReport(cluster=cluster, content=content, findings=[*findings, content.finding()])
+    report.duration_seconds = round(time.monotonic() - started, 3)
+    (rebuild.store / EVIDENCE).mkdir(exist_ok=True)
+    write_durably(rebuild.store / EVIDENCE / f"disaster-restore-{report.started_at:%Y%m%dT%H%M%S%fZ}.json", report)
+    if report.status is Status.HEALTHY:
+        _record_path(rebuild.data).unlink(missing_ok=True)
+    return report
+
+
+def _record_path(data: Path) -> Path:
+    return data.with_name(data.name + RESTORED_SUFFIX)
+
+
+def _restored_before(data: Path) -> RestoreReport | None:
+    """What a run that did not come to its end has restored already."""
+    record = _record_path(data)
+    if not record.exists() or not data.is_dir():
+        return None
+    if (data / "postmaster.pid").exists():
+        raise RestoreRefused(f"a server runs on {data}: stop it, then run this again to restore the rest")
+    return RestoreReport.model_validate_json(record.read_bytes())
+
+
+def _restore_cluster(
+    copies: Copies, rebuild: Rebuild, binaries: Binaries, account: ServerAccount, say: Callable[[str], None]
+) -> RestoreReport:
+    say(f"restoring the cluster into {rebuild.data}")
+    restored = restore_in_place(
+        rebuild.data,
+        copies.backup_dir,
+        copies.archive_root,
+        binaries,
+        account,
+        Target(),
+        force=False,
+        system_identifier=rebuild.system_identifier,
+    )
+    report = RestoreReport.model_validate(restored.model_dump(exclude={"set_aside"}))
+    write_durably(_record_path(rebuild.data), report)
+    return report
+
+
+@contextmanager
+def _catalogue(
+    copies: Copies, rebuild: Rebuild, cluster: RestoreReport, binaries: Binaries, account: ServerAccount
+) -> Iterator[psycopg.Connection[Any]]:
+    """The restored catalogue, on a server that only we can reach."""
+    base = load_base_backup(base_directory(copies.backup_dir, cluster.system_identifier) / cluster.backups[-1]).record
+    with tempfile.TemporaryDirectory(prefix="depot-restore-") as name:
+        work = Path(name)
+        account.own(work)
+        lock = os.open(work, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with serving(rebuild.data, CUT_TIES, base.superuser, work, lock, binaries, account) as (server, _):
+                address = make_conninfo(
+                    host=server.info.host,
+                    port=server.info.port,
+                    user=base.superuser,
+                    dbname=rebuild.database,
+                    options=UNHURRIED,
+                )
+                with psycopg.connect(address, autocommit=True) as catalogue:
+                    yield catalogue
+        finally:
+            os.close(lock)

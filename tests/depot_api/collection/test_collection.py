@@ -1,0 +1,354 @@
+"""The operations layer's mirror and collector under a running service: nothing referred to goes, the rest does."""
+
+import hashlib
+import os
+import random
+import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from depot_ops.blobs.collect import CollectError, CollectPolicy, check_collected, collect, local_copies
+from depot_ops.blobs.mirror import open_mirror
+from depot_ops.postgres.dump_record import BackupRecord
+
+
+def object_path(root: Path, sha256: str) -> Path:
+    return root / "objects" / sha256[:2] / f"{sha256}.bin.gz"
+
+
+def stored(root: Path) -> set[str]:
+    return {path.name.removesuffix(".bin.gz") for path in (root / "objects").rglob("*.bin.gz")}
+
+
+@pytest.fixture(scope="module")
+def mirrored_api(cluster, depot_template, tmp_path_factory, running_api_factory):
+    """A service with a mirror; (api, root of the mirror)"""
+    directory = tmp_path_factory.mktemp("collection")
+    mirror = directory / "mirror"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ASSET_STORAGE_REPLICA_PATH", str(mirror))
+        with running_api_factory[1](cluster, depot_template, directory) as api:
+            yield api, mirror
+
+
+@pytest.fixture
+def depot(mirrored_api, running_api_factory, tmp_path):
+    api, mirror = mirrored_api
+    made = Depot(running_api_factory[0](api), mirror, tmp_path / "backups")
+    made.backups.mkdir()
+    backup_record(made.backups, datetime.now(UTC) + timedelta(days=1))  # one that holds nothing back
+    yield made
+    made.project.http.close()
+
+
+class Depot:
+    """A project of a service with a mirror, and the operations on its store."""
+
+    def __init__(self, project, mirror: Path, backups: Path):
+        self.project, self.mirror_root, self.backups = project, mirror, backups
+        self.store_root = project.api.store
+
+    def mirror(self):
+        with open_mirror(self.store_root, self.mirror_root) as opened:
+            return opened.reconcile()
+
+    def collect(self, delete: bool = True, grace: timedelta = timedelta(0), removers=None):
+        policy = CollectPolicy(self.backups, grace, delete, clock_error=timedelta(0))
+        copies = local_copies(self.store_root, self.mirror_root)
+        return collect(self.project.api.owner_url, self.store_root, removers or [copies], policy)
+
+    def collect_all(self):
+        """Mark, then remove."""
+        self.collect()
+        return self.collect()
+
+    def get(self, sha256: str) -> int:
+        response = self.project.http.get(f"/projects/{self.project.id}/objects/{sha256}")
+        if response.status_code == 200:
+            assert hashlib.sha256(response.content).hexdigest() == sha256
+        return response.status_code
+
+    def try_shelve(self, sha256: str, path: str) -> httpx.Response:
+        item = {"action": "add", "path": path, "sha256": sha256}
+        body = {"project_id": self.project.id, "branch_id": self.project.main, "items": [item]}
+        return self.project.http.post("/shelves", json=body)
+
+    def shelve(self, sha256: str, path: str) -> str:
+        shelf = self.try_shelve(sha256, path)
+        assert shelf.status_code == 201, shelf.text
+        return shelf.json()["id"]
+
+    def unshelve(self, shelf: str) -> None:
+        assert self.project.http.delete(f"/shelves/{shelf}").status_code == 204
+
+
+def test_only_what_nothing_refers_to_goes_after_its_grace(depot):
+    put = depot.project.put
+    loose, submitted, shelved, opened, dropped = (put(secrets.token_bytes(50)) for _ in range(5))
+    depot.project.submit([{"action": "add", "path": "a", "sha256": submitted}])
+    depot.project.open([{"action": "add", "path": "b", "sha256": opened}])
+    depot.shelve(shelved, "c")
+    depot.unshelve(depot.shelve(dropped, "d"))
+    depot.mirror()
+    used_before = depot.project.http.get(f"/projects/{depot.project.id}/storage").json()
+
+    assert depot.collect(grace=timedelta(days=1)).marked_objects == 0, "uploads within the time of grace count"
+    marked = depot.collect(delete=False)
+    assert marked.marked_objects >= 2
+    due = depot.collect(delete=False)
+    assert due.due_objects >= 2
+    assert stored(depot.store_root) >= {loose, submitted, shelved, opened, dropped}, "nothing goes without --delete"
+    removed = depot.collect()
+    assert removed.removed_objects == due.due_objects
+    for root in (depot.store_root, depot.mirror_root):
+        assert stored(root) & {loose, submitted, shelved, opened, dropped} == {submitted, shelved, opened}
+    assert [depot.get(sha256) for sha256 in (submitted, shelved, opened)] == [200] * 3
+    assert [depot.get(sha256) for sha256 in (loose, dropped)] == [404, 404]
+    used_after = depot.project.http.get(f"/projects/{depot.project.id}/storage").json()
+    assert used_before["used_bytes"] - used_after["used_bytes"] == 100
+    assert depot.mirror().objects_copied == 0
+    assert depot.collect_all().removed_objects == 0
+
+
+def test_the_time_of_grace_begins_with_the_mark(depot):
+    sha256, day = depot.project.put(secrets.token_bytes(50)), timedelta(days=1)
+    with psycopg.connect(depot.project.api.owner_url, autocommit=True) as owner:
+        own = (day, bytes.fromhex(sha256))
+        owner.execute("UPDATE upload_receipts SET received_at = now() - %s WHERE sha256 = %s", own)
+        assert depot.collect(grace=day).marked_objects == 1
+        assert depot.collect(grace=day).due_objects == 0
+        owner.execute("UPDATE blob_tombstones SET unreferenced_at = unreferenced_at - %s WHERE sha256 = %s", own)
+    assert depot.collect(grace=day).removed_objects == 1
+
+
+def test_collected_content_can_come_again(depot):
+    content = secrets.token_bytes(50)
+    sha256 = depot.project.put(content)
+    depot.collect_all()
+    assert depot.get(sha256) == 404
+    assert depot.project.put(content) == sha256
+    assert depot.get(sha256) == 200
+    assert depot.collect(grace=timedelta(days=1)).removed_objects == 0
+    depot.project.submit([{"action": "add", "path": "again", "sha256": sha256}])
+    assert depot.collect_all().removed_objects == 0
+    assert depot.get(sha256) == 200
+
+
+def test_a_reference_that_came_and_went_starts_the_time_anew(depot):
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    depot.collect(delete=False)
+    depot.unshelve(depot.shelve(sha256, "x"))
+    with psycopg.connect(depot.project.api.owner_url) as owner:
+        query = "SELECT count(*) FROM blob_tombstones WHERE sha256 = %s"
+        assert owner.execute(query, (bytes.fromhex(sha256),)).fetchone() == (0,)
+    depot.collect()
+    assert object_path(depot.store_root, sha256).exists(), "it was marked just now"
+    depot.collect()
+    assert not object_path(depot.store_root, sha256).exists()
+
+
+REFERRED = """
+    SELECT encode(sha256, 'hex') FROM asset_versions WHERE project_id = %s
+    UNION SELECT encode(sha256, 'hex') FROM shelf_items WHERE project_id = %s
+"""
+
+
+def backup_record(directory: Path, started_at: datetime) -> Path:
+    record = BackupRecord(
+        file=f"depot-{started_at:%Y%m%dT%H%M%SZ}.dump",
+        **dict.fromkeys(("sha256", "database", "server_version", "tool_version"), "x"),
+        **dict.fromkeys(("started_at", "finished_at"), started_at),
+        row_counts={},
+        source_objects={},
+        toc_entries={},
+        size_bytes=1,
+        duration_seconds=1,
+    )
+    (directory / record.file).write_bytes(b"x")
+    path = directory / f"{record.file}.json"
+    path.write_text(record.model_dump_json())
+    return path
+
+
+def test_what_a_kept_backup_may_refer_to_stays(depot):
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    path = backup_record(depot.backups, datetime.now(UTC) - timedelta(seconds=5))
+    depot.mirror()
+    assert depot.collect_all().removed_objects == 0
+    assert object_path(depot.store_root, sha256).exists()
+    path.write_text("{")
+    with pytest.raises(CollectError, match="nothing is collected"):
+        depot.collect()
+    path.unlink()
+    path.with_suffix("").unlink()
+    assert depot.collect().removed_objects >= 1
+    assert not object_path(depot.store_root, sha256).exists()
+
+
+def test_what_an_upload_left_that_never_ended_goes_too(depot):
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    with psycopg.connect(depot.project.api.owner_url) as owner:
+        for table in ("upload_receipts", "blobs"):
+            owner.execute(f"DELETE FROM {table} WHERE sha256 = %s", (bytes.fromhex(sha256),))
+    depot.mirror()
+    assert depot.collect().adopted_objects == 1
+    assert depot.collect().removed_objects >= 1
+    assert sha256 not in stored(depot.store_root) | stored(depot.mirror_root)
+
+
+def test_nothing_is_collected_from_a_depot_whose_backups_are_out_of_sight(depot):
+    for path in depot.backups.iterdir():
+        path.unlink()
+    with pytest.raises(CollectError, match="no backup"):
+        depot.collect()
+
+
+def test_a_mirror_that_is_not_there_keeps_the_content_condemned_until_it_is_back(depot):
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    depot.mirror()
+    depot.collect()
+    away = depot.mirror_root.with_name("unplugged")
+    depot.mirror_root.rename(away)
+    with pytest.raises(CollectError, match="Mount the disk"):
+        depot.collect()
+    assert depot.get(sha256) == 404
+    away.rename(depot.mirror_root)
+    depot.collect()
+    assert sha256 not in stored(depot.store_root) | stored(depot.mirror_root)
+
+
+def test_a_collector_that_dies_while_it_removes_leaves_nothing_that_can_be_referred_to(depot):
+    content = secrets.token_bytes(50)
+    sha256 = depot.project.put(content)
+    opened = depot.project.open([])
+    depot.collect()
+
+    def die(hashes):
+        assert sha256 in hashes
+        object_path(depot.store_root, sha256).unlink()
+        raise OSError("killed")
+
+    with pytest.raises(CollectError, match="killed"):
+        depot.collect(removers=[die])
+    item = {"action": "add", "path": "dangling", "sha256": sha256}
+    depot.project.http.post(f"/changelists/{opened}/items", json={"items": [item]})
+    submitted = depot.project.http.post(f"/changelists/{opened}/submit")
+    shelved = depot.try_shelve(sha256, "dangling")
+    assert (submitted.is_success, shelved.is_success) == (False, False), (submitted.text, shelved.text)
+    depot.project.put(content)
+    depot.project.submit([item])
+    assert depot.collect_all().removed_objects == 0
+    assert depot.get(sha256) == 200
+
+
+@pytest.mark.parametrize("condemned", [False, True])
+def test_after_a_recovery_every_mark_starts_anew(depot, condemned):
+    """Backups from after the moment that was recovered to may refer to what was marked before it."""
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    depot.collect()
+    if condemned:
+        with pytest.raises(CollectError):
+            depot.collect(removers=[refuse])
+    with psycopg.connect(depot.project.api.owner_url) as owner:
+        owner.execute("UPDATE blob_tombstones SET history = 'of another timeline'")
+    assert depot.collect().adopted_objects == condemned
+    assert sha256 in stored(depot.store_root)
+    depot.collect()
+    assert sha256 not in stored(depot.store_root)
+
+
+def refuse(hashes):
+    raise OSError("not now")
+
+
+def test_the_check_tells_of_the_last_collection(depot):
+    depot.collect(delete=False)
+    assert check_collected(depot.store_root, timedelta(days=1)).status == "healthy"
+    assert check_collected(depot.store_root, timedelta(seconds=-1)).status == "unhealthy"
+    assert check_collected(depot.backups, timedelta(0)).status == "unknown"
+
+
+SEEDS = int(os.environ.get("COLLECTOR_SEEDS", "1"))
+
+
+class Race:
+    """Few contents, no grace at all: what is uploaded is often collected before it is referred to."""
+
+    def __init__(self, depot: Depot, seed: int):
+        self.depot, self.seed = depot, seed
+        self.contents = [b"race %d %d %s" % (seed, n, depot.project.id.encode()) for n in range(8)]
+        self.done = threading.Event()
+
+    def use(self, worker: int) -> set[str]:
+        """What was submitted."""
+        chance, submitted = random.Random(100 * self.seed + worker), set()
+        for n in range(20):
+            content, path = chance.choice(self.contents), f"race/{worker}/{n}"
+            sha256 = hashlib.sha256(content).hexdigest()
+            sent = self.depot.project.http.put(f"/projects/{self.depot.project.id}/objects/{sha256}", content=content)
+            assert sent.status_code in (201, 503), sent.text
+            if chance.random() < 0.7:
+                shelf = self.depot.try_shelve(sha256, path)
+                assert shelf.status_code < 500, shelf.text
+                if shelf.is_success:
+                    assert self.depot.get(sha256) == 200
+                    self.depot.unshelve(shelf.json()["id"])
+            elif self.submits(sha256, path):
+                assert self.depot.get(sha256) == 200
+                submitted.add(sha256)
+        return submitted
+
+    def submits(self, sha256: str, path: str) -> bool:
+        opened = self.depot.project.open([])
+        item = {"action": "add", "path": path, "sha256": sha256}
+        added = self.depot.project.http.post(f"/changelists/{opened}/items", json={"items": [item]})
+        ended = self.depot.project.http.post(f"/changelists/{opened}/submit")
+        assert max(added.status_code, ended.status_code) < 500, (added.text, ended.text)
+        return added.is_success and ended.is_success
+
+    def collect(self) -> int:
+        removed = 0
+        while not self.done.is_set():
+            removed += self.depot.collect().removed_objects
+        return removed
+
+    def keep_backups(self) -> int:
+        """Backups begin and are let go; whatever one would restore has its bytes as long as it is kept."""
+        chance, kept = random.Random(self.seed), 0
+        while not self.done.is_set():
+            with psycopg.connect(self.depot.project.api.owner_url) as owner:
+                began = owner.execute("SELECT clock_timestamp()").fetchone()[0]
+                path = backup_record(self.depot.backups, began)
+                referred = {row[0] for row in owner.execute(REFERRED, [self.depot.project.id] * 2)}
+            self.done.wait(chance.random() * 0.3)
+            assert stored(self.depot.store_root) >= referred
+            path.unlink()
+            path.with_suffix("").unlink()
+            kept += 1
+            self.done.wait(chance.random() * 0.3)
+        return kept
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_racing_with_the_collector_never_loses_content(depot, seed):
+    race = Race(depot, seed)
+    with ThreadPoolExecutor(6) as pool:
+        collecting, backing_up = pool.submit(race.collect), pool.submit(race.keep_backups)
+        using = [pool.submit(race.use, worker) for worker in range(4)]
+        try:
+            referred = {sha256 for each in using for sha256 in each.result()}
+        finally:
+            race.done.set()
+        assert collecting.result()
+        assert backing_up.result()
+    assert referred
+    depot.collect_all()
+    everything = {hashlib.sha256(content).hexdigest() for content in race.contents}
+    assert stored(depot.store_root) & everything == referred
+    assert {sha256: depot.get(sha256) for sha256 in referred} == dict.fromkeys(referred, 200)

@@ -1,0 +1,86 @@
+"""In Dagster: the copies are kept, read through and collected, with figures that can be plotted, and red says why."""
+
+import os
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from depot_ops import jobs, schedules
+from depot_ops.assets.blobs import BLOB_ASSETS
+from depot_ops.checks.blobs import BLOB_CHECKS
+
+defs = dg.Definitions(BLOB_ASSETS, asset_checks=BLOB_CHECKS, jobs=jobs.BLOBS, schedules=schedules.BLOBS)
+NAMES = [job.name for job in jobs.BLOBS]
+
+
+@pytest.fixture
+def configured(copies, depot_database, tmp_path, monkeypatch):
+    environment = {
+        "ASSET_STORAGE_PATH": str(copies.root),
+        "ASSET_STORAGE_REPLICA_PATH": str(copies.mirror_root),
+        "DEPOT_DUMP_URL": depot_database.dump_url,
+        "DATABASE_OWNER_URL": depot_database.owner_url,
+        "BACKUP_DIR": str(tmp_path),
+        "SCRUB_PERIOD_DAYS": "1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    copies.record(depot_database.owner_url, copies.put_some(1, 8))
+    return copies
+
+
+def run_job(name: str) -> dg.ExecuteInProcessResult:
+    with dg.DagsterInstance.ephemeral() as instance:
+        return defs.resolve_job_def(name).execute_in_process(instance=instance, raise_on_error=False)
+
+
+def passed(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()}
+
+
+def figures(result: dg.ExecuteInProcessResult, node: str) -> dict[str, object]:
+    metadata = result.asset_materializations_for_node(node)[0].metadata
+    return {name: value.value for name, value in metadata.items()}
+
+
+def test_the_copies_are_kept_and_read_through(configured):
+    assert passed(run_job("mirror_check"))["mirror_complete"] is False
+    mirrored = run_job("nightly_mirror")
+    assert mirrored.success
+    assert passed(mirrored) == {"mirror_lag": True, "mirror_complete": True}
+    assert figures(mirrored, "blob_mirror")["copied_objects"] == 8
+    next(iter(configured.mirror_root.rglob("*.bin.gz"))).write_bytes(b"bad")
+    scrubbed = run_job("nightly_scrub")
+    assert (scrubbed.success, passed(scrubbed)) == (True, {"scrub_age": True})
+    found = figures(scrubbed, "blob_scrub")
+    assert (found["objects"], found["damaged_objects"], found["repaired_objects"]) == (16, 1, 1)
+    assert configured.mirrored() == configured.objects()
+
+
+def test_what_is_whole_nowhere_is_red(configured):
+    configured.mirror()
+    for root in (configured.root, configured.mirror_root):
+        sorted(root.rglob("*.bin.gz"))[0].unlink()
+    assert not run_job("nightly_scrub").success
+
+
+def test_a_collection_without_backups_refuses(configured):
+    result = run_job("weekly_collection")
+    assert not result.success
+    assert len(configured.objects()) == 8
+
+
+def test_they_are_there_where_the_settings_name_a_mirror(tmp_path):
+    tell = "from depot_ops.definitions import defs; print(*(job.name for job in defs.jobs))"
+    environment = {**os.environ, "ASSET_STORAGE_REPLICA_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", tell], env=environment, capture_output=True, text=True, check=True)
+    assert set(NAMES) <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_each_says_whose_it_is_and_what_red_means(name):
+    job = defs.resolve_job_def(name)
+    assert job.description
+    assert {"dagster/max_runtime", "owner"} <= set(job.tags)
