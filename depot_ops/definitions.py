@@ -4,6 +4,7 @@ import dagster as dg
 
 from depot_ops import jobs, schedules
 from depot_ops.assets.backup import logical_backup, retention
+from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import base_backup
 from depot_ops.assets.drill import logical_restore_drill, restore_drill
 from depot_ops.assets.merge import branch_merge
@@ -12,6 +13,7 @@ from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
 from depot_ops.assets.wal import wal_archive
 from depot_ops.checks.backup import backup_checks
+from depot_ops.checks.backup_copy import backup_copy_checks
 from depot_ops.checks.base_backup import base_backup_checks
 from depot_ops.checks.drill import drill_checks
 from depot_ops.checks.replica import replica_checks
@@ -21,9 +23,10 @@ from depot_ops.merge_runs import merge_execution, merge_jobs
 from depot_ops.replicas.watch import known_nodes
 from depot_ops.resources import RESOURCES
 from depot_ops.sensors import replica_sensors
-from depot_ops.settings import ReplicaSettings, load
+from depot_ops.settings import ReplicaSettings, SecondPlaceSettings, load
 
 _NODES = known_nodes(load(ReplicaSettings).replica_dir)
+_COPIED = bool(load(SecondPlaceSettings).backup_copy_url)
 
 defs = dg.Definitions(
     assets=[
@@ -36,6 +39,7 @@ defs = dg.Definitions(
         ops_report,
         depot_service,
         branch_merge,
+        *([backup_copy] if _COPIED else []),
         *replica_assets(_NODES),
     ],
     asset_checks=[
@@ -43,11 +47,12 @@ defs = dg.Definitions(
         *base_backup_checks,
         *wal_checks,
         *drill_checks,
+        *(backup_copy_checks if _COPIED else []),
         *replica_checks(_NODES),
         service_health,
     ],
-    jobs=[*jobs.ALL, merge_execution],
-    schedules=schedules.ALL,
+    jobs=[*jobs.ALL, *(jobs.WITH_COPY if _COPIED else ()), merge_execution],
+    schedules=[*schedules.ALL, *(schedules.WITH_COPY if _COPIED else ())],
     sensors=[merge_jobs, *replica_sensors(_NODES)],
     resources=RESOURCES,
 )

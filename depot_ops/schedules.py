@@ -3,6 +3,7 @@
 import dagster as dg
 
 from depot_ops.jobs import (
+    backup_copies,
     dagster_maintenance,
     full_backup,
     incremental_backup,
@@ -80,6 +81,14 @@ recovery_objectives_schedule = dg.ScheduleDefinition(
     description="Every morning at 08:00 in MAINTENANCE_TIMEZONE.",
 )
 
+backup_copies_schedule = dg.ScheduleDefinition(
+    job=backup_copies,
+    cron_schedule="45 * * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour, 45 minutes past it.",
+)
+
 ALL = [
     nightly_maintenance_schedule,
     full_backup_schedule,
@@ -90,3 +99,4 @@ ALL = [
     restore_drills_schedule,
     recovery_objectives_schedule,
 ]
+WITH_COPY = [backup_copies_schedule]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from depot_ops.drills.record import DrillKind, DrillRecord, DrillResult
 from depot_ops.evidence import Finding, Status
 from depot_ops.postgres.base_record import BaseBackupKind, BaseBackupRecord, base_directory
 from depot_ops.postgres.dump_record import NAME_FORMAT, BackupRecord, record_path
@@ -121,8 +122,18 @@ class Estate:
     def drill(self, base: Path, result: str = "passed") -> Path:
         path = self.backup_dir / "drills" / f"{base.name}.json"
         path.parent.mkdir(exist_ok=True)
-        document = {"kind": "base", "finished_at": "2026-06-01T00:00:00+00:00", "result": result, "backup": base.name}
-        path.write_text(json.dumps(document | {"replayed_to_lsn": "0/5000000", "rows": {"assets": 5}}))
+        moment = datetime(2026, 6, 1, tzinfo=UTC)
+        record = DrillRecord(
+            kind=DrillKind.BASE,
+            label=base.name,
+            backup=base.name,
+            result=DrillResult(result),
+            started_at=moment,
+            finished_at=moment,
+            tool_version="18.0",
+            replayed_to_lsn="0/5000000",
+        )
+        path.write_text(record.model_dump_json())
         return path
 
     def names(self) -> set[str]:

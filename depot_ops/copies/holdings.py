@@ -1,0 +1,192 @@
+"""What a place holds, told by its own listing and its own records: nothing here has to be left for it."""
+
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from depot_ops.copies.layout import BACKUPS, WAL
+from depot_ops.evidence import Figures, Finding, Status
+from depot_ops.places import Place, PlaceDamaged
+from depot_ops.postgres.base_backup import CHAIN_INTACT
+from depot_ops.postgres.base_record import (
+    ARCHIVE_NAME,
+    RECORD_NAME,
+    BaseBackup,
+    BaseRecordUnusable,
+    chain_of,
+    find_base_backups,
+    load_base_backup,
+)
+from depot_ops.postgres.dump_record import GLANCE, RecordTooNew, RecordUnusable, find_backups, load_record, record_path
+from depot_ops.postgres.dump_record import PATTERN as DUMP_PATTERN
+from depot_ops.postgres.wal.archive import FILE_SUFFIX, RECORD_SUFFIX
+from depot_ops.postgres.wal.names import WalName, parse_wal_name
+
+WORKERS = 8
+_BASE_FILE = re.compile(rf"{BACKUPS}/base/(\d+)/([^./][^/]*)/")
+_BASE_RECORD = re.compile(_BASE_FILE.pattern + re.escape(RECORD_NAME))
+_DUMP_RECORD = re.compile(rf"{BACKUPS}/[^./][^/]*\.dump\.json")
+_DRILL = re.compile(rf"{BACKUPS}/drills/[^./][^/]*\.json")
+_LOG = re.compile(rf"{WAL}/(\d+)/[0-9A-F]{{8}}/([^/]+)({re.escape(FILE_SUFFIX)}|{re.escape(RECORD_SUFFIX)})")
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """A listing of the place, and a directory into which is fetched what is to be read, under the same names."""
+
+    place: Place
+    home: Path
+    sizes: Mapping[str, int]
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why the record under this key could not be used."""
+
+    @property
+    def backup_dir(self) -> Path:
+        return self.home / BACKUPS
+
+    @property
+    def archive_root(self) -> Path:
+        return self.home / WAL
+
+    def fetch(self, key: str) -> Path:
+        """Bring one file here. Raises PlaceError."""
+        path = self.home / key
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.place.get(key, path)
+        return path
+
+    def fetch_base_records(self) -> None:
+        self._fetch_all(_BASE_RECORD)
+
+    def fetch_dump_records(self) -> None:
+        self._fetch_all(_DUMP_RECORD)
+
+    def fetch_drills(self) -> None:
+        self._fetch_all(_DRILL)
+
+    def _fetch_all(self, pattern: re.Pattern[str]) -> None:
+        def fetch(key: str) -> None:
+            try:
+                self.fetch(key)
+            except PlaceDamaged as error:
+                self.unreadable[key] = str(error)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(fetch, filter(pattern.fullmatch, self.sizes)))
+
+    def dumps(self) -> list[Path]:
+        """Where the dumps would lie whose records were fetched, oldest first."""
+        return find_backups(self.backup_dir)
+
+    def bases(self, system_identifier: int | None = None) -> list[Path]:
+        """Where the base backups would lie whose records were fetched, oldest first."""
+        found = find_base_backups(self.backup_dir, system_identifier)
+        return [path for path in found if (path / RECORD_NAME).exists()]
+
+    def systems(self) -> list[int]:
+        """The clusters of which there is a base backup or log."""
+        matches = (_BASE_FILE.match(key) or _LOG.fullmatch(key) for key in self.sizes)
+        return sorted({int(match[1]) for match in matches if match})
+
+    def dump_names(self) -> set[str]:
+        """Every dump that is there, with or without its record."""
+        return {name for key in self.sizes if fnmatchcase(name := key.removeprefix(f"{BACKUPS}/"), DUMP_PATTERN)}
+
+    def base_labels(self, system_identifier: int) -> set[str]:
+        """Every base backup of which something is there, with or without its record."""
+        matches = (match for key in self.sizes if (match := _BASE_FILE.match(key)))
+        return {match[2] for match in matches if int(match[1]) == system_identifier}
+
+    def log(self, system_identifier: int) -> list[WalName]:
+        """The files of the log of this cluster, by timeline and then name."""
+        matches = (match for key in self.sizes if (match := _LOG.fullmatch(key)))
+        names = {match[2] for match in matches if int(match[1]) == system_identifier}
+        return [name for text in sorted(names) if (name := parse_wal_name(text))]
+
+    def size_of(self, path: Path) -> int | None:
+        """The size there of a file that has its place below `home`; None when it is not there."""
+        return self.sizes.get(path.relative_to(self.home).as_posix())
+
+    def problem_of_dump(self, dump: Path) -> str | None:
+        """What keeps this dump, of which the record was fetched, from being a backup. Does not read it through."""
+        try:
+            return self._difference(dump, load_record(dump).size_bytes)
+        except (RecordUnusable, RecordTooNew) as error:
+            return str(error)
+
+    def problem_of_base(self, path: Path) -> str | None:
+        """What keeps a base backup and all that it builds on from being restored. Does not read it through."""
+        try:
+            chain = chain_of(load_base_backup(path))
+        except BaseRecordUnusable as error:
+            return str(error)
+        return next(filter(None, (self._missing(element) for element in chain)), None)
+
+    def _missing(self, backup: BaseBackup) -> str | None:
+        if self.size_of(backup.manifest) is None:
+            return f"{self._told(backup.manifest)} is gone; the backup's record is still there"
+        return self._difference(backup.archive, backup.record.stored_size_bytes)
+
+    def _difference(self, path: Path, expected_bytes: int) -> str | None:
+        size_bytes = self.size_of(path)
+        if size_bytes is None:
+            return f"{self._told(path)} is gone; its record is still there"
+        if size_bytes != expected_bytes:
+            return f"{self._told(path)} has {size_bytes:,} of {expected_bytes:,} bytes"
+        return None
+
+    def _told(self, path: Path) -> str:
+        return f"{path.relative_to(self.home)} at {self.place}"
+
+
+def listing(place: Place) -> dict[str, int]:
+    """The size of everything there, by key. Raises PlaceError."""
+    return {entry.key: entry.size_bytes for folder in (BACKUPS, WAL) for entry in place.list(f"{folder}/")}
+
+
+def look(place: Place, home: Path) -> Holdings:
+    """List the place, with `home` to fetch into. Raises PlaceError."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    holdings = Holdings(place, home, listing(place))
+    holdings.backup_dir.mkdir(exist_ok=True)
+    holdings.archive_root.mkdir(exist_ok=True)
+    return holdings
+
+
+def fetch_dump(place: Place, name: str, home: Path) -> Path:
+    """Bring a dump and its record here. Raises PlaceError; restoring it proves it by its record."""
+    holdings = Holdings(place, home, {})
+    dump = holdings.backup_dir / name
+    for path in (record_path(dump), dump):
+        holdings.fetch(path.relative_to(home).as_posix())
+    return dump
+
+
+def list_copy(holdings: Holdings) -> list[Finding]:
+    """Every dump and base backup at the place: is it whole? What has no record there is none. Raises PlaceError."""
+    holdings.fetch_dump_records()
+    holdings.fetch_base_records()
+    damaged = [finding(GLANCE, Path(key).name, problem) for key, problem in holdings.unreadable.items()]
+    dumps = [_glance(holdings, GLANCE, path, path, holdings.problem_of_dump(path)) for path in holdings.dumps()]
+    bases = [
+        _glance(holdings, CHAIN_INTACT, path, path / ARCHIVE_NAME, holdings.problem_of_base(path))
+        for path in holdings.bases()
+    ]
+    return [*damaged, *dumps, *bases]
+
+
+def _glance(holdings: Holdings, check: str, path: Path, data: Path, problem: str | None) -> Finding:
+    return finding(check, path.name, problem, {"size_bytes": holdings.size_of(data) or 0})
+
+
+def finding(check: str, name: str, problem: str | None, figures: Figures | None = None) -> Finding:
+    """What was found of one thing at the place."""
+    return Finding(
+        check=check,
+        status=Status.UNHEALTHY if problem else Status.HEALTHY,
+        detail=problem or "as its record says",
+        figures={"file": name, **(figures or {})},
+    )
