@@ -10,10 +10,10 @@ import typer
 from depot_ops.console import failed, reported
 from depot_ops.copies.copying import CopyError, copy_backups
 from depot_ops.copies.holdings import Holdings, list_copy, look
-from depot_ops.copies.proofs import verify_copy
+from depot_ops.copies.proofs import remove_damaged, verify_copy
 from depot_ops.copies.pruning import prune_copy
 from depot_ops.evidence import Finding, Status
-from depot_ops.places import PlaceError, open_place
+from depot_ops.places import Place, PlaceError, open_place
 from depot_ops.postgres.base_backup import BaseBackupError, check_chain, take_base_backup, verify_base_backup
 from depot_ops.postgres.base_record import BaseBackupKind, find_base_backups, load_base_backup
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
@@ -140,6 +140,9 @@ def list_backups(
 @app.command("copy")
 def copy_to_place(
     verify: Annotated[bool, typer.Option("--verify", help="Read the copy instead, and compare every hash.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Read the copy, and copy again what is damaged there and sound here.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Copy to BACKUP_COPY_URL what is proved here and not there yet: 0 all is there, 1 some was refused, 3 unknown.
@@ -152,8 +155,10 @@ def copy_to_place(
         settings = load(CopySettings)
         place = open_place(settings.backup_copy_url)
         say = (lambda _: None) if as_json else typer.echo
+        if repair:
+            _remove_damaged(settings, place, say)
         copied = copy_backups(settings.backup_dir, settings.wal_archive_dir, place, say=say)
-    except (SettingsError, PlaceError, CopyError) as error:
+    except (SettingsError, PlaceError, CopyError, ArchiveError, OSError) as error:
         raise failed(error, Status.UNKNOWN) from None
     if as_json:
         typer.echo(copied.model_dump_json(indent=2))
@@ -161,6 +166,16 @@ def copy_to_place(
     done = f"{len(copied.copied)} copied, {copied.copied_bytes:,} bytes, {len(copied.refused)} refused"
     typer.echo(f"{copied.place}: {done}; {sum(copied.units.values())} are to be there")
     raise typer.Exit(copied.status.exit_code)
+
+
+def _remove_damaged(settings: CopySettings, place: Place, say: Callable[[str], None]) -> None:
+    with TemporaryDirectory(prefix="depot-copy-") as home:
+        holdings = look(place, Path(home))
+        for found in verify_copy(holdings):
+            if found.status is not Status.HEALTHY:
+                say(f"damaged {found.detail}")
+        for key in remove_damaged(holdings, settings.backup_dir, settings.wal_archive_dir):
+            say(f"removed {key}")
 
 
 def _look_at_copy(look_at: Callable[[Holdings], list[Finding]], as_json: bool) -> typer.Exit:

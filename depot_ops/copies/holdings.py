@@ -40,8 +40,8 @@ class Holdings:
     place: Place
     home: Path
     sizes: Mapping[str, int]
-    unreadable: dict[str, str] = field(default_factory=dict)
-    """Why the record under this key could not be used."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """What was found wrong with the file under this key when it was read."""
 
     @property
     def backup_dir(self) -> Path:
@@ -72,7 +72,7 @@ class Holdings:
             try:
                 self.fetch(key)
             except PlaceDamaged as error:
-                self.unreadable[key] = str(error)
+                self.damaged[key] = str(error)
 
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(fetch, filter(pattern.fullmatch, self.sizes)))
@@ -106,9 +106,13 @@ class Holdings:
         names = {match[2] for match in matches if int(match[1]) == system_identifier}
         return [name for text in sorted(names) if (name := parse_wal_name(text))]
 
+    def key_of(self, path: Path) -> str:
+        """The key of what has, or would have, its place below `home`."""
+        return path.relative_to(self.home).as_posix()
+
     def size_of(self, path: Path) -> int | None:
-        """The size there of a file that has its place below `home`; None when it is not there."""
-        return self.sizes.get(path.relative_to(self.home).as_posix())
+        """The size there; None when it is not there."""
+        return self.sizes.get(self.key_of(path))
 
     def problem_of_dump(self, dump: Path) -> str | None:
         """What keeps this dump, of which the record was fetched, from being a backup. Does not read it through."""
@@ -139,7 +143,7 @@ class Holdings:
         return None
 
     def _told(self, path: Path) -> str:
-        return f"{path.relative_to(self.home)} at {self.place}"
+        return f"{self.key_of(path)} at {self.place}"
 
 
 def listing(place: Place) -> dict[str, int]:
@@ -161,7 +165,7 @@ def fetch_dump(place: Place, name: str, home: Path) -> Path:
     holdings = Holdings(place, home, {})
     dump = holdings.backup_dir / name
     for path in (record_path(dump), dump):
-        holdings.fetch(path.relative_to(home).as_posix())
+        holdings.fetch(holdings.key_of(path))
     return dump
 
 
@@ -169,7 +173,7 @@ def list_copy(holdings: Holdings) -> list[Finding]:
     """Every dump and base backup at the place: is it whole? What has no record there is none. Raises PlaceError."""
     holdings.fetch_dump_records()
     holdings.fetch_base_records()
-    damaged = [finding(GLANCE, Path(key).name, problem) for key, problem in holdings.unreadable.items()]
+    damaged = [finding(GLANCE, Path(key).name, problem) for key, problem in holdings.damaged.items()]
     dumps = [_glance(holdings, GLANCE, path, path, holdings.problem_of_dump(path)) for path in holdings.dumps()]
     bases = [
         _glance(holdings, CHAIN_INTACT, path, path / ARCHIVE_NAME, holdings.problem_of_base(path))

@@ -75,7 +75,7 @@ def _plan(holdings: Holdings, retention: Retention) -> Iterator[Decision]:
     holdings.fetch_dump_records()
     holdings.fetch_base_records()
     holdings.fetch_drills()
-    for key, problem in holdings.unreadable.items():
+    for key, problem in holdings.damaged.items():
         raise CopyError(f"nothing was deleted, for {key} may stand for what would go: {problem}")
     yield from _plan_dumps(holdings, retention)
     yield from _remaining_dumps(holdings, retention)
@@ -207,7 +207,7 @@ def _remainder(kind: Kind, name: str, size_bytes: int) -> Decision:
 def _delete(holdings: Holdings, decision: Decision) -> None:
     for path in _files(holdings, decision):
         if holdings.size_of(path) is not None:
-            holdings.place.delete(path.relative_to(holdings.home).as_posix())
+            holdings.place.delete(holdings.key_of(path))
 
 
 def _files(holdings: Holdings, decision: Decision) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from depot_ops.evidence import Status, worst
 from depot_ops.postgres.base_record import RECORD_NAME, BaseRecordUnusable, find_base_backups, load_base_backup
 from depot_ops.postgres.dump_checks import sha256_of
 from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable, find_backups, load_record, record_path
-from depot_ops.postgres.wal.archive import WalArchive, archived_systems
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, archived_systems
 from depot_ops.postgres.wal.names import WalKind, WalName
 
 
@@ -136,3 +136,12 @@ def _drills(backup_dir: Path) -> Iterator[Unit]:
 def hash_of(file: UnitFile) -> str:
     """With what the file has to arrive."""
     return file.sha256 or sha256_of(file.path)
+
+
+def is_sound(unit: Unit, file: UnitFile) -> bool:
+    """Is the file here what was written?"""
+    try:
+        unit.prove()
+        return file.sha256 is None or sha256_of(file.path) == file.sha256
+    except (ArchiveError, FileNotFoundError):
+        return False

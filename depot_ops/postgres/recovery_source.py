@@ -36,7 +36,7 @@ class CopiedSource(RecoverySource):
     def bring(self, backup: BaseBackup) -> None:
         for path in (backup.manifest, backup.archive):
             if not path.exists():
-                self.holdings.fetch(path.relative_to(self.holdings.home).as_posix())
+                self.holdings.fetch(self.holdings.key_of(path))
 
     def staging_bytes(self, chain: Iterable[BaseBackup]) -> int:
         return sum(element.record.stored_size_bytes for element in chain)
@@ -66,7 +66,7 @@ class CopiedArchive(WalArchive):
             path.unlink(missing_ok=True)
 
     def _bring(self, path: Path) -> None:
-        key = path.relative_to(self._holdings.home).as_posix()
+        key = self._holdings.key_of(path)
         if key not in self._holdings.sizes or path.exists():
             return
         try:

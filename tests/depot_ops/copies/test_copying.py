@@ -12,7 +12,7 @@ import pytest
 from depot_ops.copies.checks import check_age, check_complete
 from depot_ops.copies.copying import CopyRunning, copy_backups, sole_copier
 from depot_ops.copies.holdings import list_copy, listing, look
-from depot_ops.copies.proofs import verify_copy
+from depot_ops.copies.proofs import remove_damaged, verify_copy
 from depot_ops.copies.units import units
 from depot_ops.evidence import Status, worst
 from depot_ops.places import Place
@@ -134,6 +134,23 @@ def test_damage_there_is_named(filled, place, place_dir, tmp_path, victim):
     path.write_bytes(content)
     told = str(verified(place, tmp_path))
     assert (path.parent.name if path.parent.parent.name.isdecimal() else path.name.removesuffix(".json")) in told
+    holdings = look(place, tmp_path / "home")
+    list(verify_copy(holdings))
+    remove_damaged(holdings, filled.backup_dir, filled.archive.root)
+    assert copy(filled, place).refused == ()
+    assert verified(place, tmp_path) == {}
+    assert set(listing(place)) == keys(filled)
+
+
+def test_what_is_damaged_here_too_is_not_removed_there(filled, place, place_dir, tmp_path):
+    copy(filled, place)
+    dump = sorted(filled.backup_dir.glob("*.dump"))[0]
+    for path in (dump, place_dir / "backups" / dump.name):
+        path.write_bytes(b"swor")
+    holdings = look(place, tmp_path / "home")
+    list(verify_copy(holdings))
+    assert remove_damaged(holdings, filled.backup_dir, filled.archive.root) == []
+    assert set(listing(place)) == keys(filled)
 
 
 def test_a_half_copied_backup_is_not_listed(filled, place, place_dir, tmp_path):

@@ -1,4 +1,4 @@
-"""What retention let go here is let go there, by the same rules over what is there, and never the last that is sound."""
+"""What retention let go here is let go there, by the same rules, and never the last that is sound there."""
 
 import os
 import random

@@ -11,13 +11,15 @@ from typer.testing import CliRunner
 
 from depot_ops.cli import app
 from depot_ops.copies.copying import copy_backups
-from depot_ops.copies.holdings import listing
 from depot_ops.local.ports import any_free
 from depot_ops.places import open_place
 from depot_ops.postgres.base_record import BaseBackupKind
 from depot_ops.postgres.dump import take_logical_backup
+from depot_ops.postgres.in_place import restore_in_place
 from depot_ops.postgres.recovery import restore
-from depot_ops.postgres.recovery_plan import SourceIncomplete, Target, TargetKind
+from depot_ops.postgres.recovery_plan import SourceIncomplete, Target
+
+LATEST = Target()
 
 
 class Copied:
@@ -39,7 +41,7 @@ class Copied:
         self.dump = take_logical_backup(primary.url, primary.backup_dir, primary.cluster.binaries)
         assert copy_backups(primary.backup_dir, primary.archive_root, self.place).refused == ()
 
-    def restore(self, to: Path, target: Target = Target(), **options):
+    def restore(self, to: Path, target: Target = LATEST, **options):
         binaries, account = self.primary.cluster.binaries, self.primary.cluster.account
         nowhere = self.home / "gone"
         return restore(to, nowhere, nowhere, binaries, account, target, copy=self.place, **options)
@@ -143,13 +145,9 @@ def test_the_commands(copied, to, monkeypatch, tmp_path):
 
 
 def test_in_place_from_the_copy_goes_on_archiving(copied, to):
-    from depot_ops.postgres.in_place import restore_in_place
-
     binaries, account = copied.primary.cluster.binaries, copied.primary.cluster.account
     archive = copied.home / "new-archive"
     nowhere = copied.home / "gone"
-    target = Target(TargetKind.LATEST)
-    report = restore_in_place(to, nowhere, archive, binaries, account, target, force=False, copy=copied.place)
+    report = restore_in_place(to, nowhere, archive, binaries, account, LATEST, force=False, copy=copied.place)
     assert report.set_aside is None
     assert [path.name for path in archive.rglob("*.history.gz")] == [f"{report.new_timeline:08X}.history.gz"]
-    assert len(listing(copied.place)) > 0
