@@ -15,6 +15,7 @@ from depot_ops.postgres.base_record import (
     ARCHIVE_NAME,
     RECORD_NAME,
     BaseBackup,
+    BaseBackupRecord,
     BaseRecordUnusable,
     chain_of,
     find_base_backups,
@@ -23,7 +24,7 @@ from depot_ops.postgres.base_record import (
 from depot_ops.postgres.dump_record import GLANCE, RecordTooNew, RecordUnusable, find_backups, load_record, record_path
 from depot_ops.postgres.dump_record import PATTERN as DUMP_PATTERN
 from depot_ops.postgres.wal.archive import FILE_SUFFIX, RECORD_SUFFIX
-from depot_ops.postgres.wal.names import WalName, parse_wal_name
+from depot_ops.postgres.wal.names import WalName, parse_lsn, parse_wal_name, segment_name
 
 WORKERS = 8
 _BASE_FILE = re.compile(rf"{BACKUPS}/base/(\d+)/([^./][^/]*)/")
@@ -128,6 +129,13 @@ class Holdings:
         except BaseRecordUnusable as error:
             return str(error)
         return next(filter(None, (self._missing(element) for element in chain)), None)
+
+    def has_log_of(self, record: BaseBackupRecord) -> bool:
+        """Is all of the log there that this base backup needs to become consistent?"""
+        size = record.segment_size_bytes
+        first, last = parse_lsn(record.start_lsn) // size, (parse_lsn(record.stop_lsn) - 1) // size
+        needed = {segment_name(record.timeline, number, size) for number in range(first, last + 1)}
+        return needed <= {name.name for name in self.log(record.system_identifier)}
 
     def _missing(self, backup: BaseBackup) -> str | None:
         if self.size_of(backup.manifest) is None:

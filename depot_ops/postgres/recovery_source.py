@@ -7,7 +7,7 @@ from pathlib import Path
 
 from depot_ops.copies.holdings import Holdings, look
 from depot_ops.places import Place, PlaceDamaged, PlaceError, PlaceMissing
-from depot_ops.postgres.base_record import BaseBackup, find_base_backups
+from depot_ops.postgres.base_record import BaseBackup, find_base_backups, load_base_backup
 from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, WalArchive, WalRecord
 from depot_ops.postgres.wal.names import WalName
 
@@ -80,7 +80,8 @@ class CopiedArchive(WalArchive):
 def open_copy(place: Place, staging: Path, system_identifier: int | None) -> CopiedSource:
     """The copy at `place`, staged into the new directory `staging`. Raises PlaceError, ArchiveError.
 
-    Backups that are not whole there are left out: an older one leads to the same moment, with more log.
+    Backups that are not whole there are left out, and while there is another so are those whose own log is still on its
+    way: an older one leads to the same moment, with more log.
     """
     holdings = look(place, staging)
     systems = holdings.systems()
@@ -88,7 +89,9 @@ def open_copy(place: Place, staging: Path, system_identifier: int | None) -> Cop
         seen = ", ".join(map(str, systems)) or "none"
         raise ArchiveError(f"{place} has the logs of these clusters: {seen}. Say which with --system-identifier")
     holdings.fetch_base_records()
-    unusable = [path for path in find_base_backups(holdings.backup_dir) if holdings.problem_of_base(path)]
-    for path in unusable:
+    found = find_base_backups(holdings.backup_dir)
+    whole = [path for path in found if not holdings.problem_of_base(path)]
+    with_log = [path for path in whole if holdings.has_log_of(load_base_backup(path).record)]
+    for path in set(found) - set(with_log or whole):
         shutil.rmtree(path)
     return CopiedSource(holdings.backup_dir, CopiedArchive(holdings, system_identifier or systems[0]), holdings)

@@ -18,7 +18,7 @@ from depot_ops.postgres.dump_record import find_backups
 from depot_ops.postgres.prune import prune
 from depot_ops.postgres.retention import Action, KeepPolicy, Kind
 
-FIRST_SEED, SEEDS = int(os.environ.get("SEED", "0")), int(os.environ.get("COPY_SEEDS", "2"))
+FIRST_SEED, SEEDS = int(os.environ.get("SEED", "0")), int(os.environ.get("COPY_SEEDS", "1"))
 WEEK = KeepPolicy(minutes=0, days=7, weeks=0, months=0)
 PRUNE = """
 import sys
