@@ -1,13 +1,18 @@
-"""Backup directories as months of nights leave them: true records, small content."""
+"""Backup directories as months of nights leave them, with true records and small content; and object storage."""
 
 import gzip
 import hashlib
 import json
+import secrets
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from depot_ops.drills.record import DrillKind, DrillRecord, DrillResult
 from depot_ops.evidence import Finding, Status
@@ -145,3 +150,42 @@ class Estate:
 @pytest.fixture
 def estate(tmp_path: Path) -> Estate:
     return Estate(tmp_path)
+
+
+class Bucket:
+    """An empty bucket of an S3 server, and what somebody can do to it behind our back."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self.client = client
+        self.name = name
+        self.url = f"s3://{name}/depot"
+
+    def stored(self) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def flip_a_bit(self, key: str) -> None:
+        stored = self.client.get_object(Bucket=self.name, Key=key)
+        content = bytearray(stored["Body"].read())
+        content[len(content) // 2] ^= 1
+        self.client.put_object(Bucket=self.name, Key=key, Body=bytes(content), Metadata=stored["Metadata"])
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "only-for-tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "only-for-tests")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client, name = boto3.client("s3"), f"depot-{secrets.token_hex(6)}"
+    client.create_bucket(Bucket=name)
+    return Bucket(client, name)

@@ -10,10 +10,11 @@ import pytest
 
 from depot_ops.copies.copying import CopyError, copy_backups
 from depot_ops.copies.holdings import list_copy, listing, look
-from depot_ops.copies.proofs import verify_copy
+from depot_ops.copies.proofs import remove_damaged, verify_copy
 from depot_ops.copies.pruning import JOURNAL_NAME, prune_copy
 from depot_ops.copies.units import units
 from depot_ops.evidence import Status, worst
+from depot_ops.places import open_place
 from depot_ops.postgres.dump_record import find_backups
 from depot_ops.postgres.prune import prune
 from depot_ops.postgres.retention import Action, KeepPolicy, Kind
@@ -54,7 +55,8 @@ def aged(estate, place):
 
 
 def keys(estate) -> set[str]:
-    return {file.key for unit in units(estate.backup_dir, estate.archive.root) for file in unit.files}
+    archive_root = estate.archive.root if estate.archive.root.exists() else None
+    return {file.key for unit in units(estate.backup_dir, archive_root) for file in unit.files}
 
 
 def test_what_went_here_goes_there_and_nothing_else(aged, place, tmp_path):
@@ -145,3 +147,19 @@ def test_killed_at_any_moment_and_run_again(aged, place, place_dir, tmp_path, se
             break
     prune_copy(aged.retention(WEEK, WEEK), place)
     assert set(listing(place)) == keys(aged)
+
+
+def test_in_object_storage(estate, bucket, tmp_path):
+    estate.nights(9)
+    copy_backups(estate.backup_dir, None, place := open_place(bucket.url))
+    prune(estate.retention(WEEK, WEEK))
+    assert len(prune_copy(estate.retention(WEEK, WEEK), place).deleted) == 2
+    assert set(listing(place)) == keys(estate)
+    dump = next(key for key in bucket.stored() if key.endswith(".dump"))
+    bucket.flip_a_bit(dump)
+    holdings = look(place, tmp_path / "home")
+    [damaged] = [f for f in verify_copy(holdings) if f.status is not Status.HEALTHY]
+    assert dump.endswith(str(damaged.figures["file"]))
+    assert remove_damaged(holdings, estate.backup_dir, None) == [dump.removeprefix("depot/")]
+    assert copy_backups(estate.backup_dir, None, place).refused == ()
+    assert worst(verify_copy(look(place, tmp_path / "again"))) is Status.HEALTHY

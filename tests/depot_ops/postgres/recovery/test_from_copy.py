@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from depot_ops.cli import app
 from depot_ops.copies.copying import copy_backups
 from depot_ops.local.ports import any_free
-from depot_ops.places import open_place
+from depot_ops.places import Place, open_place
 from depot_ops.postgres.base_record import BaseBackupKind
 from depot_ops.postgres.dump import take_logical_backup
 from depot_ops.postgres.in_place import restore_in_place
@@ -42,10 +42,10 @@ class Copied:
         self.dump = take_logical_backup(primary.url, primary.backup_dir, primary.cluster.binaries)
         assert copy_backups(primary.backup_dir, primary.archive_root, self.place).refused == ()
 
-    def restore(self, to: Path, target: Target = LATEST, **options):
+    def restore(self, to: Path, target: Target = LATEST, place: Place | None = None, **options):
         binaries, account = self.primary.cluster.binaries, self.primary.cluster.account
         nowhere = self.home / "gone"
-        return restore(to, nowhere, nowhere, binaries, account, target, copy=self.place, **options)
+        return restore(to, nowhere, nowhere, binaries, account, target, copy=place or self.place, **options)
 
     def rows(self, data: Path) -> list[int]:
         """Start what was restored as anybody would, and read it."""
@@ -162,3 +162,15 @@ def test_in_place_from_the_copy_goes_on_archiving(copied, to):
     report = restore_in_place(to, nowhere, archive, binaries, account, LATEST, force=False, copy=copied.place)
     assert report.set_aside is None
     assert [path.name for path in archive.rglob("*.history.gz")] == [f"{report.new_timeline:08X}.history.gz"]
+
+
+def test_round_trip_over_object_storage(copied, to, bucket):
+    place = open_place(bucket.url)
+    assert copy_backups(copied.primary.backup_dir, copied.primary.archive_root, place).refused == ()
+    assert copied.restore(to, place=place).segments > 1
+    assert copied.rows(to) == [1, 2, 3, 4, 5, 6, 7]
+    shutil.rmtree(to)
+    segment = max(key for key in bucket.stored() if key.endswith(".gz") and "/wal/" in key)
+    bucket.flip_a_bit(segment)
+    with pytest.raises(SourceIncomplete, match=Path(segment).name.removesuffix(".gz")):
+        copied.restore(to, place=place)
