@@ -88,10 +88,15 @@ def open_copy(place: Place, staging: Path, system_identifier: int | None) -> Cop
     if system_identifier is None and len(systems) != 1:
         seen = ", ".join(map(str, systems)) or "none"
         raise ArchiveError(f"{place} has the logs of these clusters: {seen}. Say which with --system-identifier")
+    system = system_identifier or systems[0]
     holdings.fetch_base_records()
-    found = find_base_backups(holdings.backup_dir)
-    whole = [path for path in found if not holdings.problem_of_base(path)]
+    found = find_base_backups(holdings.backup_dir, system)
+    problems = {path: problem for path in found if (problem := holdings.problem_of_base(path))}
+    whole = [path for path in found if path not in problems]
+    if not whole:
+        told = "; ".join(problems.values()) or "there is none"
+        raise ArchiveError(f"no base backup of the cluster {system} at {place} can be restored: {told}")
     with_log = [path for path in whole if holdings.has_log_of(load_base_backup(path).record)]
     for path in set(found) - set(with_log or whole):
         shutil.rmtree(path)
-    return CopiedSource(holdings.backup_dir, CopiedArchive(holdings, system_identifier or systems[0]), holdings)
+    return CopiedSource(holdings.backup_dir, CopiedArchive(holdings, system), holdings)

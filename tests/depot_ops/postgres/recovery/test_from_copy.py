@@ -1,5 +1,7 @@
 """Everything here is lost, and what was copied gives exactly the rows: or the restore is refused with what is wrong."""
 
+import os
+import random
 import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
@@ -18,9 +20,10 @@ from depot_ops.postgres.base_record import BaseBackupKind
 from depot_ops.postgres.dump import take_logical_backup
 from depot_ops.postgres.in_place import restore_in_place
 from depot_ops.postgres.recovery import restore
-from depot_ops.postgres.recovery_plan import SourceIncomplete, Target
+from depot_ops.postgres.recovery_plan import RestoreRefused, SourceIncomplete, Target
 
 LATEST = Target()
+FIRST_SEED, SEEDS = int(os.environ.get("SEED", "0")), int(os.environ.get("COPY_SEEDS", "1"))
 
 
 class Copied:
@@ -126,6 +129,25 @@ def test_a_backup_whose_own_log_is_on_its_way_is_passed_over(copied, to):
                 stack.enter_context(lost(path))
         assert copied.restore(to).backups == (copied.full.record.label,)
         assert copied.rows(to) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
+def test_random_damage_there_is_refused_or_harmless(copied, to, seed):
+    chance = random.Random(seed)
+    path = chance.choice(sorted(path for path in copied.place_dir.rglob("*.*") if path.is_file()))
+    content = path.read_bytes()
+    position = chance.randrange(len(content))
+    flipped = content[:position] + bytes([content[position] ^ (1 << chance.randrange(8))]) + content[position + 1 :]
+    damage = chance.choice([flipped, content[:position], None])
+    path.unlink() if damage is None else path.write_bytes(damage)
+    try:
+        copied.restore(to)
+        assert copied.rows(to) == [1, 2, 3, 4, 5, 6, 7], path
+    except RestoreRefused as refusal:
+        assert path.name.removesuffix(".gz").removesuffix(".json") in str(refusal), path
+        assert list(to.parent.iterdir()) == []
+    finally:
+        path.write_bytes(content)
 
 
 def test_the_commands(copied, to, monkeypatch, tmp_path):
