@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from depot_ops.copies.holdings import listing
-from depot_ops.copies.units import Unit, UnitKind, hash_of, units
+from depot_ops.copies.units import Unit, UnitDamaged, UnitKind, hash_of, units
 from depot_ops.evidence import Status
 from depot_ops.places import Place, PlaceConflict, PlaceDamaged, PlaceError
 from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, fsync
@@ -125,7 +125,7 @@ def _copy(unit: Unit, held: Mapping[str, int], place: Place) -> _Outcome:
         for file in missing:
             place.put(file.key, file.path, hash_of(file))
             copied_bytes += file.size_bytes
-    except (PlaceConflict, PlaceDamaged, ArchiveDamaged) as error:
+    except (PlaceConflict, PlaceDamaged, ArchiveDamaged, UnitDamaged) as error:
         return _Outcome(unit, copied_bytes, str(error))
     except FileNotFoundError as error:
         # Retention deletes while we copy: the record is gone then too.

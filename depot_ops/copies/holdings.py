@@ -94,7 +94,8 @@ class Holdings:
 
     def dump_names(self) -> set[str]:
         """Every dump that is there, with or without its record."""
-        return {name for key in self.sizes if fnmatchcase(name := key.removeprefix(f"{BACKUPS}/"), DUMP_PATTERN)}
+        names = {key.removeprefix(f"{BACKUPS}/").split("/")[0] for key in self.sizes if key.startswith(f"{BACKUPS}/")}
+        return {name for name in names if fnmatchcase(name, DUMP_PATTERN)}
 
     def base_labels(self, system_identifier: int) -> set[str]:
         """Every base backup of which something is there, with or without its record."""
@@ -107,18 +108,28 @@ class Holdings:
         names = {match[2] for match in matches if int(match[1]) == system_identifier}
         return [name for text in sorted(names) if (name := parse_wal_name(text))]
 
+    def files_of(self, dump: Path) -> list[Path]:
+        """The file of a dump, or those of its directory, in the order of their names."""
+        key = self.key_of(dump)
+        return [self.home / held for held in sorted(self.sizes) if held == key or held.startswith(f"{key}/")]
+
     def key_of(self, path: Path) -> str:
         """The key of what has, or would have, its place below `home`."""
         return path.relative_to(self.home).as_posix()
 
     def size_of(self, path: Path) -> int | None:
-        """The size there; None when it is not there."""
+        """The size there of a file; None when it is not there."""
         return self.sizes.get(self.key_of(path))
+
+    def size_of_dump(self, dump: Path) -> int | None:
+        """The size there of a dump, a file or a directory; None when it is not there."""
+        sizes = [self.sizes[self.key_of(path)] for path in self.files_of(dump)]
+        return sum(sizes) if sizes else None
 
     def problem_of_dump(self, dump: Path) -> str | None:
         """What keeps this dump, of which the record was fetched, from being a backup. Does not read it through."""
         try:
-            return self._difference(dump, load_record(dump).size_bytes)
+            return self._difference(dump, self.size_of_dump(dump), load_record(dump).size_bytes)
         except (RecordUnusable, RecordTooNew) as error:
             return str(error)
 
@@ -140,10 +151,9 @@ class Holdings:
     def _missing(self, backup: BaseBackup) -> str | None:
         if self.size_of(backup.manifest) is None:
             return f"{self._told(backup.manifest)} is gone; the backup's record is still there"
-        return self._difference(backup.archive, backup.record.stored_size_bytes)
+        return self._difference(backup.archive, self.size_of(backup.archive), backup.record.stored_size_bytes)
 
-    def _difference(self, path: Path, expected_bytes: int) -> str | None:
-        size_bytes = self.size_of(path)
+    def _difference(self, path: Path, size_bytes: int | None, expected_bytes: int) -> str | None:
         if size_bytes is None:
             return f"{self._told(path)} is gone; its record is still there"
         if size_bytes != expected_bytes:
@@ -170,9 +180,9 @@ def look(place: Place, home: Path) -> Holdings:
 
 def fetch_dump(place: Place, name: str, home: Path) -> Path:
     """Bring a dump and its record here. Raises PlaceError; restoring it proves it by its record."""
-    holdings = Holdings(place, home, {})
+    holdings = look(place, home)
     dump = holdings.backup_dir / name
-    for path in (record_path(dump), dump):
+    for path in (record_path(dump), *(holdings.files_of(dump) or [dump])):
         holdings.fetch(holdings.key_of(path))
     return dump
 
@@ -182,16 +192,20 @@ def list_copy(holdings: Holdings) -> list[Finding]:
     holdings.fetch_dump_records()
     holdings.fetch_base_records()
     damaged = [finding(GLANCE, Path(key).name, problem) for key, problem in holdings.damaged.items()]
-    dumps = [_glance(holdings, GLANCE, path, path, holdings.problem_of_dump(path)) for path in holdings.dumps()]
+    dumps = [
+        finding(GLANCE, path.name, holdings.problem_of_dump(path), {"size_bytes": holdings.size_of_dump(path) or 0})
+        for path in holdings.dumps()
+    ]
     bases = [
-        _glance(holdings, CHAIN_INTACT, path, path / ARCHIVE_NAME, holdings.problem_of_base(path))
+        finding(
+            CHAIN_INTACT,
+            path.name,
+            holdings.problem_of_base(path),
+            {"size_bytes": holdings.size_of(path / ARCHIVE_NAME) or 0},
+        )
         for path in holdings.bases()
     ]
     return [*damaged, *dumps, *bases]
-
-
-def _glance(holdings: Holdings, check: str, path: Path, data: Path, problem: str | None) -> Finding:
-    return finding(check, path.name, problem, {"size_bytes": holdings.size_of(data) or 0})
 
 
 def finding(check: str, name: str, problem: str | None, figures: Figures | None = None) -> Finding:

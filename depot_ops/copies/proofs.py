@@ -1,5 +1,6 @@
 """Reading the copy again, and comparing every hash with what the records there say."""
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,7 @@ from depot_ops.copies.copying import sole_copier
 from depot_ops.copies.holdings import Holdings, finding
 from depot_ops.copies.units import is_sound, units
 from depot_ops.evidence import Finding
-from depot_ops.places import PlaceDamaged, PlaceMissing
+from depot_ops.places import PlaceMissing
 from depot_ops.postgres.base_record import (
     ARCHIVE_NAME,
     MANIFEST_NAME,
@@ -16,7 +17,6 @@ from depot_ops.postgres.base_record import (
     BaseRecordUnusable,
     load_base_backup,
 )
-from depot_ops.postgres.dump_checks import sha256_of
 from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable, load_record, record_path
 from depot_ops.postgres.recovery_source import CopiedArchive
 from depot_ops.postgres.wal.archive import ArchiveDamaged, NotArchived
@@ -49,9 +49,20 @@ def verify_copy(holdings: Holdings) -> Iterator[Finding]:
 def damage_of_dump(holdings: Holdings, dump: Path) -> str | None:
     """What of a dump differs from its record, of which the place has one too. Reads it."""
     try:
-        return _damage(holdings, dump, load_record(dump).sha256)
+        record = load_record(dump)
     except (RecordUnusable, RecordTooNew) as error:
         return _noted(holdings, record_path(dump), str(error))
+    files = holdings.files_of(dump)
+    if files in ([], [dump]):
+        return _damage(holdings, dump, record.sha256)
+    # As sha256_of takes it of a directory here.
+    lines = "".join(f"{holdings.place.sha256(holdings.key_of(path))}  {path.name}\n" for path in files)
+    if hashlib.sha256(lines.encode()).hexdigest() == record.sha256:
+        return None
+    told = f"{holdings.key_of(dump)} at {holdings.place} has not the SHA-256 with which it was written, {record.sha256}"
+    for path in files:
+        _noted(holdings, path, told)
+    return told
 
 
 def damage_of_base(holdings: Holdings, path: Path) -> str | None:
@@ -67,13 +78,10 @@ def damage_of_base(holdings: Holdings, path: Path) -> str | None:
 
 def _damage(holdings: Holdings, path: Path, sha256: str) -> str | None:
     try:
-        holdings.fetch(holdings.key_of(path))
-        if sha256_of(path) == sha256:
+        if holdings.place.sha256(holdings.key_of(path)) == sha256:
             return None
-    except (PlaceDamaged, PlaceMissing) as error:
+    except PlaceMissing as error:
         return _noted(holdings, path, str(error))
-    finally:
-        path.unlink(missing_ok=True)
     told = f"{holdings.key_of(path)} at {holdings.place} has not the SHA-256 with which it was written, {sha256}"
     return _noted(holdings, path, told)
 

@@ -104,7 +104,7 @@ def _plan_dumps(holdings: Holdings, retention: Retention) -> list[Decision]:
 
 
 def _look_at_dump(holdings: Holdings, path: Path) -> Dump:
-    size_bytes = holdings.size_of(path) or 0
+    size_bytes = holdings.size_of_dump(path) or 0
     try:
         record = load_record(path)
     except (RecordUnusable, RecordTooNew) as error:
@@ -187,7 +187,7 @@ def _remaining_dumps(holdings: Holdings, retention: Retention) -> Iterator[Decis
     for path in sorted(holdings.backup_dir / name for name in holdings.dump_names()):
         is_here = (retention.backup_dir / path.name).exists()
         if holdings.size_of(record_path(path)) is None and path.name < newest and not is_here:
-            yield _remainder(Kind.DUMP, path.name, holdings.size_of(path) or 0)
+            yield _remainder(Kind.DUMP, path.name, holdings.size_of_dump(path) or 0)
 
 
 def _remaining_bases(holdings: Holdings, retention: Retention, system: int) -> Iterator[Decision]:
@@ -214,7 +214,7 @@ def _files(holdings: Holdings, decision: Decision) -> Iterator[Path]:
     """What a decision is about, in the order in which it goes."""
     if decision.kind is Kind.DUMP:
         dump = holdings.backup_dir / decision.name
-        yield from (record_path(dump), dump)
+        yield from (record_path(dump), *holdings.files_of(dump))
         return
     assert decision.system_identifier is not None
     if decision.kind is Kind.BASE_CHAIN:

@@ -19,6 +19,10 @@ from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, archived_sy
 from depot_ops.postgres.wal.names import WalKind, WalName
 
 
+class UnitDamaged(Exception):
+    """What lies here is not what was written; the message names it."""
+
+
 class UnitKind(StrEnum):
     """What a unit is."""
 
@@ -103,9 +107,22 @@ def _dumps(backup_dir: Path) -> Iterator[Unit]:
         except (RecordUnusable, RecordTooNew):
             continue  # `backup list` is red for it
         if worst(record.validation) is Status.HEALTHY:
-            described = record_path(path)
-            data = UnitFile(backup_key(backup_dir, path), path, record.sha256)
-            yield Unit(UnitKind.DUMP, path.name, (data, UnitFile(backup_key(backup_dir, described), described)))
+            described = UnitFile(backup_key(backup_dir, record_path(path)), record_path(path))
+            if path.is_dir():
+                files = [UnitFile(backup_key(backup_dir, file), file) for file in sorted(path.iterdir())]
+                yield Unit(UnitKind.DUMP, path.name, (*files, described), prove=_directory_proof(path, record.sha256))
+            else:
+                yield Unit(
+                    UnitKind.DUMP, path.name, (UnitFile(backup_key(backup_dir, path), path, record.sha256), described)
+                )
+
+
+def _directory_proof(path: Path, sha256: str) -> Callable[[], object]:
+    def prove() -> None:
+        if sha256_of(path) != sha256:
+            raise UnitDamaged(f"{path} has not the SHA-256 with which it was written, {sha256}")
+
+    return prove
 
 
 def _log(archive: WalArchive) -> Iterator[Unit]:
@@ -143,5 +160,5 @@ def is_sound(unit: Unit, file: UnitFile) -> bool:
     try:
         unit.prove()
         return file.sha256 is None or sha256_of(file.path) == file.sha256
-    except (ArchiveError, FileNotFoundError):
+    except (ArchiveError, UnitDamaged, FileNotFoundError):
         return False
