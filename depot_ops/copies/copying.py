@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from depot_ops.copies.holdings import listing
 from depot_ops.copies.units import Unit, UnitDamaged, UnitKind, hash_of, units
 from depot_ops.evidence import Status
-from depot_ops.places import Place, PlaceConflict, PlaceDamaged, PlaceError
+from depot_ops.places import Place, PlaceConflict, PlaceDamaged, PlaceError, PlaceMissing
 from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, fsync
 
 WORKERS = 4
@@ -127,10 +127,9 @@ def _copy(unit: Unit, held: Mapping[str, int], place: Place) -> _Outcome:
             copied_bytes += file.size_bytes
     except (PlaceConflict, PlaceDamaged, ArchiveDamaged, UnitDamaged) as error:
         return _Outcome(unit, copied_bytes, str(error))
-    except FileNotFoundError as error:
-        # Retention deletes while we copy: the record is gone then too.
-        gone = not unit.files[-1].path.exists()
-        return _Outcome(unit, copied_bytes, "" if gone else f"{error.filename} is gone; its record is still there")
+    except (FileNotFoundError, PlaceMissing) as error:
+        # Retention deletes here while we copy: the record is gone then too.
+        return _Outcome(unit, copied_bytes, str(error) if unit.files[-1].path.exists() else "")
     return _Outcome(unit, copied_bytes)
 
 

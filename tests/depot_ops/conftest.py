@@ -147,6 +147,12 @@ class Estate:
         return found - {".lock", "base", "drills", "retention.jsonl"}
 
 
+@pytest.fixture(scope="session")
+def new_estate() -> type[Estate]:
+    """For fixtures that live longer than one test."""
+    return Estate
+
+
 @pytest.fixture
 def estate(tmp_path: Path) -> Estate:
     return Estate(tmp_path)
@@ -182,10 +188,12 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "only-for-tests")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "only-for-tests")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    client, name = boto3.client("s3"), f"depot-{secrets.token_hex(6)}"
+    credentials = {"aws_access_key_id": "only-for-tests", "aws_secret_access_key": "only-for-tests"}
+    for key, value in credentials.items():
+        monkeypatch.setenv(key.replace("aws", "s3").upper(), value)
+    monkeypatch.setenv("S3_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("S3_REGION", "us-east-1")
+    client = boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1", **credentials)
+    name = f"depot-{secrets.token_hex(6)}"
     client.create_bucket(Bucket=name)
     return Bucket(client, name)

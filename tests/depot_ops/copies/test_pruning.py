@@ -2,9 +2,11 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,14 +45,24 @@ prune_copy(Retention(Path(sys.argv[1]), Path(sys.argv[2]), week, week), place)
 """
 
 
-@pytest.fixture
-def aged(estate, place):
-    """Three weeks with all that they leave, copied while nothing had been let go."""
+@pytest.fixture(scope="module")
+def three_weeks(tmp_path_factory, new_estate) -> Path:
+    """All that they leave, and a copy of it from when nothing had been let go."""
+    home = tmp_path_factory.mktemp("three-weeks")
+    estate = new_estate(home)
     estate.nights(20)
     chains = estate.weeks_of_chains(3)
     estate.log(52)
     estate.drill(chains[-1][0])
-    copy_backups(estate.backup_dir, estate.archive.root, place)
+    (home / "second").mkdir()
+    copy_backups(estate.backup_dir, estate.archive.root, open_place((home / "second").as_uri()))
+    return home
+
+
+@pytest.fixture
+def aged(estate, place, place_dir, three_weeks):
+    for path in (estate.backup_dir, estate.archive.root, place_dir):
+        shutil.copytree(three_weeks / path.name, path, dirs_exist_ok=True)
     return estate
 
 
