@@ -22,7 +22,7 @@ up: $(READY)
 	exec $(BIN)/depot-ops up $(ARGS)
 
 test: $(READY)
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

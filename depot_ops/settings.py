@@ -4,7 +4,7 @@ Nothing is read at import: definitions load with an empty environment, and what 
 """
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
@@ -106,6 +106,37 @@ class BlobSettings(BaseSettings):
     scrub_period_days: int = Field(
         30, ge=1, le=365, description="SCRUB_PERIOD_DAYS: in which every object of every copy is read through once."
     )
+
+
+class ObjectStorageSettings(BaseSettings):
+    """How buckets are spoken to. Without keys, boto3 finds them: its own variables, files or the instance's profile."""
+
+    s3_endpoint_url: HttpUrl | None = Field(
+        None, description="S3_ENDPOINT_URL: of an S3-compatible server; AWS when not set."
+    )
+    s3_region: str | None = Field(None, description="S3_REGION: the bucket's region.")
+    s3_access_key_id: SecretStr | None = Field(None, description="S3_ACCESS_KEY_ID: who asks.")
+    s3_secret_access_key: SecretStr | None = Field(None, description="S3_SECRET_ACCESS_KEY: its secret.")
+    s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
+        None, description="S3_ENCRYPTION: encryption at rest that is asked for, AES256 or aws:kms."
+    )
+    s3_kms_key_id: str | None = Field(None, description="S3_KMS_KEY_ID: the key of aws:kms.")
+    s3_timeout_seconds: float = Field(60, gt=0, description="S3_TIMEOUT_SECONDS: of one answer, before it is retried.")
+    s3_attempts: int = Field(5, ge=1, le=20, description="S3_ATTEMPTS: of each request, with back-off and jitter.")
+
+    def credentials(self) -> dict[str, Any]:
+        """For boto3; empty when it shall look for them itself."""
+        if self.s3_access_key_id is None or self.s3_secret_access_key is None:
+            return {}
+        return {
+            "aws_access_key_id": self.s3_access_key_id.get_secret_value(),
+            "aws_secret_access_key": self.s3_secret_access_key.get_secret_value(),
+        }
+
+    def encryption(self) -> dict[str, Any]:
+        """Arguments of each upload."""
+        asked = {"ServerSideEncryption": self.s3_encryption, "SSEKMSKeyId": self.s3_kms_key_id}
+        return {name: value for name, value in asked.items() if value is not None}
 
 
 class CatalogueSettings(BaseSettings):

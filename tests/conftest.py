@@ -21,8 +21,15 @@ from depot_ops.postgres.cluster import Cluster
 
 PASSWORD = "only-for-tests"
 TEMPLATE = "depot"
+# The files that take longest go first, so that the workers end together.
+LONG = ("end_to_end", "torture", "test_openapi.py", "recovery", "replicas", "launch")
 # Nothing a test keeps has to outlive the machine.
 UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "60"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: min(places.get(part, len(LONG)) for part in item.path.parts))
 
 
 def free_port() -> int:

@@ -40,7 +40,6 @@ class Database:
         self._epochs = epochs
         self._hosts = Hosts(conninfo)
         self._epoch_of: WeakKeyDictionary[AsyncConnection[Any], int] = WeakKeyDictionary()
-        self._used_at: WeakKeyDictionary[Transaction, float] = WeakKeyDictionary()
         self._admitted_at: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()
         self._renewed_at = 0.0
         self._pool: AsyncConnectionPool[Transaction] = AsyncConnectionPool(
@@ -74,7 +73,7 @@ class Database:
         return self._pool.get_stats()
 
     async def admit(self, connection: AsyncConnection[Any]) -> None:
-        """Remember the epoch of a new connection's server. Raises SupersededServer when a later one is known."""
+        """Remember the epoch of a connection's server. Raises SupersededServer when a later one is known."""
         try:
             row = await (await connection.execute("SELECT cluster_epoch() AS epoch")).fetchone()
         except UndefinedFunction:  # the schema is not migrated, which /health tells
@@ -100,11 +99,11 @@ class Database:
         )
 
     async def _check(self, connection: Transaction) -> None:
-        """A connection that has just worked still does; asking each time would be a round trip for every request."""
+        """Asks again now and then, not each time: it is a round trip. A new primary's epoch begins after it is one."""
         try:
             self.require_current(connection)
-            if time.monotonic() - self._used_at.get(connection, 0.0) > TRUSTED_SECONDS:
-                await AsyncConnectionPool.check_connection(connection)
+            if time.monotonic() - self._admitted_at.get(connection, 0.0) > TRUSTED_SECONDS:
+                await self.admit(connection)
         except OperationalError:
             await self._drop(connection)
             raise
@@ -121,7 +120,6 @@ class Database:
             finally:
                 if connection.broken:
                     await self._drop(connection)
-            self._used_at[connection] = time.monotonic()
 
     async def _drop(self, connection: Transaction) -> None:
         """Close it, and have those made before replaced: they go to the same server, and each would cost a request."""

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from psycopg import sql
 
 from depot_ops.local import ports
 from depot_ops.local.depot_nodes import DepotNodes, NodeService
-from depot_ops.local.secrets import StackSecrets, write_private_json
+from depot_ops.local.secrets import StackSecrets, write_private, write_private_json
 from depot_ops.local.supervisor import GaveUp, Program, Supervisor, tail
 from depot_ops.postgres.accounts import AccountError, reachable_home, runnable_binaries, server_account
 from depot_ops.postgres.binaries import Binaries, BinariesNotFound, find_binaries
@@ -254,6 +255,11 @@ class Stack:
     def description_path(self) -> Path:
         return self.options.data_dir / "stack.json"
 
+    @property
+    def environment_path(self) -> Path:
+        """For a shell: what `depot` and `depot-ops` read, as this stack has it."""
+        return self.options.data_dir / "stack.env"
+
     def _write_description(self) -> None:
         description: dict[str, object] = {
             "api_url": self.api_url,
@@ -267,13 +273,16 @@ class Stack:
             "pids": self.supervisor.pids(),
         }
         write_private_json(self.description_path, description)
+        environment = {**self._operations_environment(), "DAGSTER_URL": self.dagster_url}
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+        write_private(self.environment_path, "\n".join(exports))
 
     def greet(self) -> None:
         self.say(f"depot    {self.api_url}   (API documentation: {self.api_url}/docs)")
         if self.options.with_dagster:
             self.say(f"dagster  {self.dagster_url}")
         self.say(f"sign in  user {ADMIN}, password {self.secrets.admin_password}")
-        self.say(f"         or: export DEPOT_URL={self.api_url} DEPOT_TOKEN={self.secrets.admin_token}")
+        self.say(f"         or, for depot and depot-ops in a shell: . {self.environment_path}")
         self.say(f"All of it is in {self.description_path}. Ctrl-C stops the stack.")
 
 
@@ -293,6 +302,7 @@ def run(options: StackOptions, say: Callable[[str], None], stop: threading.Event
         finally:
             say("stopping")
             stack.supervisor.stop()
+            stack.environment_path.unlink(missing_ok=True)
             stack.description_path.unlink(missing_ok=True)
 
 

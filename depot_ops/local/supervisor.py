@@ -59,7 +59,7 @@ class Program:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_stop_with_parent,  # noqa: PLW1509 - it makes two system calls and takes no lock
+                preexec_fn=_stop_with_parent,  # noqa: PLW1509 - it makes three system calls and takes no lock
             )
 
     def stop(self) -> None:
@@ -85,8 +85,9 @@ class Program:
 
 def _stop_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    # Dagster copies SIGINT's handler onto SIGTERM: where it is ignored, as in a script's background job, so is TERM.
+    # What is ignored is inherited: INT in a script's background job, and TERM once Dagster has copied it from INT.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Supervisor:

@@ -23,8 +23,6 @@ from depot_ops.local.ports import any_free
 
 BIN = Path(sys.executable).parent
 READY_SECONDS = 120
-# One stack for the module, on one worker.
-pytestmark = pytest.mark.xdist_group("stack")
 
 
 class Stack:
@@ -56,14 +54,10 @@ class Stack:
         return json.loads((self.data_dir / "stack.json").read_text())
 
     def environment(self) -> dict[str, str]:
-        told = self.told
-        return {
-            **os.environ,
-            "DEPOT_URL": str(told["api_url"]),
-            "DEPOT_TOKEN": str(told["admin_token"]),
-            "DAGSTER_URL": str(told["dagster_url"]),
-            "BACKUP_DIR": str(self.data_dir / "backups"),
-        }
+        """As of a shell that has read stack.env."""
+        command = ["sh", "-c", '. "$0" && env -0', self.data_dir / "stack.env"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return dict(line.split("=", 1) for line in told.split("\0") if line)
 
     def run(self, *command: str, code: int = 0) -> dict[str, object]:
         """Run `depot …` or `depot-ops …` with --json."""
@@ -136,7 +130,8 @@ def same_trees(one: Path, other: Path) -> bool:
 
 def test_what_the_stack_tells(stack):
     told = stack.told
-    assert stat.S_IMODE((stack.data_dir / "stack.json").stat().st_mode) == 0o600
+    for name in ("stack.json", "stack.env"):
+        assert stat.S_IMODE((stack.data_dir / name).stat().st_mode) == 0o600
     dagster = {"dagster-postgres", "dagster-webserver", "dagster-daemon"}
     assert set(told["pids"]) == {"postgres", "api", "wal-collector"} | dagster
     assert all(psutil.pid_exists(pid) for pid in told["pids"].values())

@@ -1,0 +1,206 @@
+"""A bucket as a place: S3, or whatever speaks its protocol.
+
+Content is sent with its SHA-256, which S3 compares on arrival, and on the condition that the key is free. Not every
+server does either (rclone does neither): so the key is looked at first, and what the object should be stands in its
+metadata, where the next reader compares it.
+"""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from depot_ops.places.place import (
+    CHUNK_BYTES,
+    Place,
+    PlaceConflict,
+    PlaceDamaged,
+    PlaceError,
+    PlaceMissing,
+    Stored,
+    write_whole,
+)
+from depot_ops.settings import ObjectStorageSettings
+
+if TYPE_CHECKING:
+    from types_boto3_s3.type_defs import CompletedPartTypeDef
+
+PART_BYTES = 16 << 20
+MAX_PARTS = 10_000
+PARALLEL_PARTS = 4
+CONNECTIONS = 32
+NOT_FOUND, PRECONDITION_FAILED = 404, 412
+SHA256 = "sha256"
+
+
+class ObjectStorage(Place):
+    """Objects below a prefix of a bucket."""
+
+    def __init__(self, bucket: str, prefix: str, settings: ObjectStorageSettings) -> None:
+        self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
+        self._sse = settings.encryption()
+        try:
+            self._s3 = boto3.session.Session().client(
+                "s3",
+                endpoint_url=str(settings.s3_endpoint_url) if settings.s3_endpoint_url else None,
+                region_name=settings.s3_region,
+                config=Config(
+                    s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
+                    retries={"mode": "standard", "max_attempts": settings.s3_attempts},
+                    connect_timeout=settings.s3_timeout_seconds,
+                    read_timeout=settings.s3_timeout_seconds,
+                    max_pool_connections=CONNECTIONS,
+                    # Ours is a SHA-256 that is known before; a trailing CRC would only say it again.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+                **settings.credentials(),
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise PlaceError(f"{self} cannot be used with these settings: {error}") from error
+        # Of a bucket that is not there, every key is missing: that must not pass for an empty place.
+        with self._asked("the bucket", missing=PlaceError):
+            self._s3.head_bucket(Bucket=bucket)
+
+    def __str__(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}"
+
+    def put(self, key: str, path: Path, sha256: str) -> None:
+        if self._is_there(key, sha256):
+            return
+        try:
+            size_bytes = path.stat().st_size
+            with self._asked(key):
+                if size_bytes <= PART_BYTES:
+                    self._put_whole(key, path, sha256)
+                else:
+                    self._put_parts(key, path, sha256, max(PART_BYTES, -(-size_bytes // MAX_PARTS)))
+        except _Taken:
+            if not self._is_there(key, sha256):
+                raise PlaceError(f"{self} refused {key} as taken, and has nothing there. Try again") from None
+        except OSError as error:
+            raise PlaceError(f"{path} cannot be read: {error}") from error
+
+    def _is_there(self, key: str, sha256: str) -> bool:
+        try:
+            with self._asked(key):
+                head = self._s3.head_object(Bucket=self._bucket, Key=self._prefix + key)
+        except PlaceMissing:
+            return False
+        if (_recorded(head["Metadata"]) or self.sha256(key)) != sha256:
+            raise PlaceConflict(f"{self} has other content under {key}, and it is left. Look at both")
+        return True
+
+    def _put_whole(self, key: str, path: Path, sha256: str) -> None:
+        content = path.read_bytes()
+        digest = hashlib.sha256(content)
+        _require(path, digest.hexdigest(), sha256)
+        self._s3.put_object(
+            Bucket=self._bucket,
+            Key=self._prefix + key,
+            Body=content,
+            ChecksumSHA256=b64encode(digest.digest()).decode(),
+            Metadata={SHA256: sha256},
+            IfNoneMatch="*",
+            **self._sse,
+        )
+
+    def _put_parts(self, key: str, path: Path, sha256: str, part_bytes: int) -> None:
+        where: Any = {"Bucket": self._bucket, "Key": self._prefix + key}
+        upload = self._s3.create_multipart_upload(
+            **where, Metadata={SHA256: sha256}, ChecksumAlgorithm="SHA256", **self._sse
+        )["UploadId"]
+        try:
+            parts = self._send_parts(where, upload, path, sha256, part_bytes)
+            self._s3.complete_multipart_upload(
+                **where, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+            )
+        except BaseException:
+            self._s3.abort_multipart_upload(**where, UploadId=upload)
+            raise
+
+    def _send_parts(
+        self, where: Any, upload: str, path: Path, sha256: str, part_bytes: int
+    ) -> "list[CompletedPartTypeDef]":
+        def send(number: int, content: bytes) -> "CompletedPartTypeDef":
+            checksum = b64encode(hashlib.sha256(content).digest()).decode()
+            sent = self._s3.upload_part(
+                **where, UploadId=upload, PartNumber=number, Body=content, ChecksumSHA256=checksum
+            )
+            return {"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum}
+
+        digest, number = hashlib.sha256(), 0
+        sent: list[Future[CompletedPartTypeDef]] = []
+        with path.open("rb") as file, ThreadPoolExecutor(PARALLEL_PARTS) as pool:
+            while content := file.read(part_bytes):
+                digest.update(content)
+                number += 1
+                if number > PARALLEL_PARTS:
+                    sent[number - PARALLEL_PARTS - 1].result()  # no more of the file in memory than that
+                sent.append(pool.submit(send, number, content))
+            _require(path, digest.hexdigest(), sha256)
+            return [one.result() for one in sent]
+
+    def get(self, key: str, path: Path) -> str:
+        with self._asked(key):
+            answer = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            try:
+                return write_whole(path, answer["Body"].iter_chunks(CHUNK_BYTES), _recorded(answer["Metadata"]))
+            except OSError as error:
+                raise PlaceError(f"{key} of {self} cannot be written to {path}: {error}") from error
+
+    def sha256(self, key: str) -> str:
+        digest = hashlib.sha256()
+        with self._asked(key):
+            for chunk in self._s3.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].iter_chunks(
+                CHUNK_BYTES
+            ):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
+        with self._asked(prefix, missing=PlaceError):
+            for page in pages:
+                for one in page.get("Contents", ()):
+                    yield Stored(one["Key"].removeprefix(self._prefix), one["Size"])
+
+    def delete(self, key: str) -> None:
+        with self._asked(key):
+            self._s3.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+
+    @contextmanager
+    def _asked(self, key: str, missing: type[PlaceError] = PlaceMissing) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            code = error.response.get("Error", {}).get("Code", "no code")
+            if status == PRECONDITION_FAILED:
+                raise _Taken(key) from error
+            if status == NOT_FOUND and code != "NoSuchBucket":
+                raise missing(f"{self} has nothing under {key}") from error
+            raise PlaceError(f"{self} answered {code} (HTTP {status}) when it was asked for {key}") from error
+        except BotoCoreError as error:
+            raise PlaceError(f"{self} does not answer as it should when it is asked for {key}: {error}") from error
+
+
+class _Taken(Exception):
+    """Something came to lie under the key while it was looked at, or a repeated request came late."""
+
+
+def _recorded(metadata: dict[str, str]) -> str | None:
+    # Some servers capitalize the names.
+    return next((value for name, value in metadata.items() if name.lower() == SHA256), None)
+
+
+def _require(path: Path, actual: str, sha256: str) -> None:
+    if actual != sha256:
+        raise PlaceDamaged(f"{path} has the SHA-256 {actual}, not {sha256}: nothing was written")
