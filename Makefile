@@ -40,6 +40,8 @@ bench: $(READY)
 torture: $(READY)
 	SEED=$(SEED) TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest -s tests/torture $(ARGS)
 	SEED=$(SEED) RESTORE_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_ops/postgres/recovery -k random_damage
+	SEED=$(SEED) COPY_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_ops/copies \
+	  tests/depot_ops/postgres/recovery/test_from_copy.py -k 'killed or random'
 	MERGE_HISTORIES=$(TORTURE_SECONDS) $(BIN)/pytest --hypothesis-seed=$(SEED) tests/depot_api/merges/test_model.py
 	COLLECTOR_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_api/collection -k racing
 

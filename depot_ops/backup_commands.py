@@ -1,12 +1,19 @@
 """`depot-ops backup`: the same functions that Dagster calls, for cron, CI and people."""
 
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from depot_ops.console import failed, reported
+from depot_ops.copies.copying import CopyError, copy_backups
+from depot_ops.copies.holdings import Holdings, list_copy, look
+from depot_ops.copies.proofs import remove_damaged, verify_copy
+from depot_ops.copies.pruning import prune_copy
 from depot_ops.evidence import Finding, Status
+from depot_ops.places import Place, PlaceError, open_place
 from depot_ops.postgres.base_backup import BaseBackupError, check_chain, take_base_backup, verify_base_backup
 from depot_ops.postgres.base_record import BaseBackupKind, find_base_backups, load_base_backup
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
@@ -15,9 +22,12 @@ from depot_ops.postgres.dump_checks import verify, verify_newest
 from depot_ops.postgres.dump_record import find_backups, glance
 from depot_ops.postgres.prune import PruneError, configured
 from depot_ops.postgres.prune import prune as prune_backups
+from depot_ops.postgres.wal.archive import ArchiveError
 from depot_ops.settings import (
     BackupSettings,
     BaseBackupSettings,
+    CopyPlaceSettings,
+    CopySettings,
     DumpSettings,
     RetentionSettings,
     SettingsError,
@@ -108,11 +118,16 @@ def verify_backup(
 
 
 @app.command("list")
-def list_backups(as_json: Json = False) -> None:
+def list_backups(
+    from_copy: Annotated[bool, typer.Option("--from-copy", help="Those at BACKUP_COPY_URL, base backups too.")] = False,
+    as_json: Json = False,
+) -> None:
     """List the backups in BACKUP_DIR, oldest first, without reading them through (that is `verify`).
 
     0 each has its record and its size, 1 one has not or there is none, 3 unknown.
     """
+    if from_copy:
+        raise _look_at_copy(list_copy, as_json)
     try:
         directory = load(BackupSettings).backup_dir
         findings = [glance(dump) for dump in find_backups(directory)]
@@ -122,9 +137,64 @@ def list_backups(as_json: Json = False) -> None:
     raise reported(findings or [none], as_json)
 
 
+@app.command("copy")
+def copy_to_place(
+    verify: Annotated[bool, typer.Option("--verify", help="Read the copy instead, and compare every hash.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Read the copy, and copy again what is damaged there and sound here.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Copy to BACKUP_COPY_URL what is proved here and not there yet: 0 all is there, 1 some was refused, 3 unknown.
+
+    Killed anywhere, it is run again and goes on. With --verify: 0 all is intact, 1 what is named is not, 3 unknown.
+    """
+    if verify:
+        raise _look_at_copy(lambda holdings: list(verify_copy(holdings)), as_json)
+    try:
+        settings = load(CopySettings)
+        place = open_place(settings.backup_copy_url)
+        say = (lambda _: None) if as_json else typer.echo
+        if repair:
+            _remove_damaged(settings, place, say)
+        copied = copy_backups(settings.backup_dir, settings.wal_archive_dir, place, say=say)
+    except (SettingsError, PlaceError, CopyError, ArchiveError, OSError) as error:
+        raise failed(error, Status.UNKNOWN) from None
+    if as_json:
+        typer.echo(copied.model_dump_json(indent=2))
+        raise typer.Exit(copied.status.exit_code)
+    done = f"{len(copied.copied)} copied, {copied.copied_bytes:,} bytes, {len(copied.refused)} refused"
+    typer.echo(f"{copied.place}: {done}; {sum(copied.units.values())} are to be there")
+    raise typer.Exit(copied.status.exit_code)
+
+
+def _remove_damaged(settings: CopySettings, place: Place, say: Callable[[str], None]) -> None:
+    with TemporaryDirectory(prefix="depot-copy-") as home:
+        holdings = look(place, Path(home))
+        for found in verify_copy(holdings):
+            if found.status is not Status.HEALTHY:
+                say(f"damaged {found.detail}")
+        for key in remove_damaged(holdings, settings.backup_dir, settings.wal_archive_dir):
+            say(f"removed {key}")
+
+
+def _look_at_copy(look_at: Callable[[Holdings], list[Finding]], as_json: bool) -> typer.Exit:
+    try:
+        place = open_place(load(CopyPlaceSettings).backup_copy_url)
+        with TemporaryDirectory(prefix="depot-copy-") as home:
+            findings = look_at(look(place, Path(home)))
+    except (SettingsError, PlaceError, ArchiveError, OSError) as error:
+        return failed(error, Status.UNKNOWN)
+    none = Finding(check="exists", status=Status.UNHEALTHY, detail=f"there is no backup at {place}")
+    return reported(findings or [none], as_json)
+
+
 @app.command()
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and why.")] = False,
+    at_copy: Annotated[
+        bool, typer.Option("--at-copy", help="At BACKUP_COPY_URL: what is not here any more, by the same rules.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Delete the dumps, chains and log that BACKUP_KEEP_* and BASE_KEEP_DAYS let go: 0 done, 1 not or not all.
@@ -132,8 +202,13 @@ def prune(
     Log only goes once a restore drill has proved a kept backup. Nothing goes while a backup is being taken.
     """
     try:
-        pruned = prune_backups(configured(load(RetentionSettings)), dry_run=dry_run)
-    except (SettingsError, PruneError) as error:
+        retention = configured(load(RetentionSettings))
+        if at_copy:
+            place = open_place(load(CopyPlaceSettings).backup_copy_url)
+            pruned = prune_copy(retention, place, dry_run=dry_run)
+        else:
+            pruned = prune_backups(retention, dry_run=dry_run)
+    except (SettingsError, PruneError, PlaceError, CopyError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     if as_json:
         typer.echo(pruned.model_dump_json(indent=2))

@@ -4,6 +4,7 @@ import dagster as dg
 
 from depot_ops import jobs, schedules
 from depot_ops.assets.backup import logical_backup, retention
+from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import base_backup
 from depot_ops.assets.blobs import BLOB_ASSETS
 from depot_ops.assets.drill import logical_restore_drill, restore_drill
@@ -13,6 +14,7 @@ from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
 from depot_ops.assets.wal import wal_archive
 from depot_ops.checks.backup import backup_checks
+from depot_ops.checks.backup_copy import backup_copy_checks
 from depot_ops.checks.base_backup import base_backup_checks
 from depot_ops.checks.blobs import BLOB_CHECKS
 from depot_ops.checks.drill import drill_checks
@@ -23,10 +25,11 @@ from depot_ops.merge_runs import merge_execution, merge_jobs
 from depot_ops.replicas.watch import known_nodes
 from depot_ops.resources import RESOURCES
 from depot_ops.sensors import replica_sensors
-from depot_ops.settings import MirrorSettings, ReplicaSettings, load
+from depot_ops.settings import MirrorSettings, ReplicaSettings, SecondPlaceSettings, load
 
 _NODES = known_nodes(load(ReplicaSettings).replica_dir)
 _MIRRORED = load(MirrorSettings).asset_storage_replica_path is not None
+_COPIED = bool(load(SecondPlaceSettings).backup_copy_url)
 
 defs = dg.Definitions(
     assets=[
@@ -39,6 +42,7 @@ defs = dg.Definitions(
         ops_report,
         depot_service,
         branch_merge,
+        *([backup_copy] if _COPIED else []),
         *replica_assets(_NODES),
         *(BLOB_ASSETS if _MIRRORED else []),
     ],
@@ -47,12 +51,22 @@ defs = dg.Definitions(
         *base_backup_checks,
         *wal_checks,
         *drill_checks,
+        *(backup_copy_checks if _COPIED else []),
         *replica_checks(_NODES),
         service_health,
         *(BLOB_CHECKS if _MIRRORED else []),
     ],
-    jobs=[*jobs.ALL, *(jobs.BLOBS if _MIRRORED else []), merge_execution],
-    schedules=[*schedules.ALL, *(schedules.BLOBS if _MIRRORED else [])],
+    jobs=[
+        *jobs.ALL,
+        *(jobs.WITH_COPY if _COPIED else ()),
+        *(jobs.WITH_MIRROR if _MIRRORED else ()),
+        merge_execution,
+    ],
+    schedules=[
+        *schedules.ALL,
+        *(schedules.WITH_COPY if _COPIED else ()),
+        *(schedules.WITH_MIRROR if _MIRRORED else ()),
+    ],
     sensors=[merge_jobs, *replica_sensors(_NODES)],
     resources=RESOURCES,
 )

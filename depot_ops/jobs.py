@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from depot_ops.assets.backup import logical_backup, retention
+from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import BaseBackupConfig, base_backup
 from depot_ops.assets.blobs import blob_collection, blob_mirror, blob_scrub
 from depot_ops.assets.drill import logical_restore_drill, restore_drill
@@ -115,6 +116,19 @@ recovery_objectives = dg.define_asset_job(
     description=(
         "Judges by the evidence of drills whether recovery time, recovery point and the drills' age are within their"
         " objectives. Red also when drills stopped running, which the drills themselves cannot tell. Changes nothing."
+    ),
+)
+
+
+backup_copies = dg.define_asset_job(
+    "backup_copies",
+    selection=dg.AssetSelection.assets(backup_copy) | dg.AssetSelection.checks_for_assets(backup_copy),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/postgres": ""},
+    description=(
+        "Copies to BACKUP_COPY_URL what is new of backups and the log, lets go there what retention let go here, and"
+        " looks whether all is there. Red when anything is missing or refused. It is safe to launch at any time: it"
+        " goes on where the last one stopped, and a second one refuses."
     ),
 )
 
@@ -230,7 +244,7 @@ weekly_collection = dg.define_asset_job(
 )
 
 # Where the settings name a mirror.
-BLOBS = (nightly_mirror, mirror_check, nightly_scrub, weekly_collection)
+WITH_MIRROR = (nightly_mirror, mirror_check, nightly_scrub, weekly_collection)
 
 ALL = (
     nightly_maintenance,
@@ -244,3 +258,5 @@ ALL = (
     dr_checklist,
     dagster_maintenance,
 )
+WITH_COPY = (backup_copies,)
+"""Where BACKUP_COPY_URL names a second place."""

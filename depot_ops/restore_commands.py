@@ -1,26 +1,35 @@
 """`depot-ops restore` and `restore-dump`: a cluster recovered to a moment that is named, a dump as a new database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, TypedDict
 from uuid import UUID
 
 import typer
 
 from depot_ops.console import failed
+from depot_ops.copies.holdings import fetch_dump
 from depot_ops.evidence import Status
+from depot_ops.places import Place, PlaceError, open_place
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
-from depot_ops.postgres.dump_restore import DumpRestoreError, restore_dump
+from depot_ops.postgres.dump_restore import DumpRestoreError, DumpUnusable, restore_dump
 from depot_ops.postgres.in_place import InPlaceReport, restore_in_place
 from depot_ops.postgres.recovery import restore
-from depot_ops.postgres.recovery_plan import RestoreError, Target, TargetKind
+from depot_ops.postgres.recovery_plan import RestoreError, RestoreRefused, SourceIncomplete, Target, TargetKind
 from depot_ops.postgres.wal.names import parse_lsn
+from depot_ops.settings import CopyPlaceSettings, SecondPlaceSettings, SettingsError, load
 
 app = typer.Typer()
 
+FromCopy = Annotated[bool, typer.Option("--from-copy", help="From BACKUP_COPY_URL, looking at nothing that lies here.")]
+
 
 class _Options(TypedDict):
+    copy: Place | None
     system_identifier: int | None
     timeline: int | None
     base: str | None
@@ -31,6 +40,7 @@ class _Options(TypedDict):
 def restore_cluster(
     backup_dir: Annotated[Path, typer.Option(envvar="BACKUP_DIR", help="Where the base backups lie.")],
     archive: Annotated[Path, typer.Option(envvar="WAL_ARCHIVE_DIR", help="The archive of the log.")],
+    from_copy: FromCopy = False,
     to: Annotated[Path | None, typer.Option(help="The new data directory, with archiving off.")] = None,
     in_place: Annotated[Path | None, typer.Option(help="Instead: the data directory that is to be replaced.")] = None,
     force: Annotated[
@@ -57,14 +67,18 @@ def restore_cluster(
         account = server_account()
         binaries = runnable_binaries(find_binaries(), account)
         from_what = (backup_dir, archive, binaries, account, target)
-        options = _Options(system_identifier=system_identifier, timeline=timeline, base=base, verify=verify)
+        options = _Options(
+            copy=_copy(from_copy), system_identifier=system_identifier, timeline=timeline, base=base, verify=verify
+        )
         if to is not None and in_place is None:
             report = restore(to, *from_what, **options)
         elif in_place is not None and to is None:
             report = restore_in_place(in_place, *from_what, force=force, **options)
         else:
             raise typer.BadParameter("name one of --to and --in-place")
-    except (RestoreError, AccountError, BinariesNotFound) as error:
+    except SourceIncomplete as error:
+        raise failed(RestoreRefused(str(error) + _hint(from_copy)), Status.UNHEALTHY) from None
+    except (RestoreError, AccountError, BinariesNotFound, SettingsError, PlaceError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
@@ -81,9 +95,10 @@ def restore_cluster(
 
 @app.command("restore-dump")
 def restore_logical(
-    dump: Annotated[Path, typer.Argument(help="A logical backup, with its record beside it.")],
+    dump: Annotated[Path, typer.Argument(help="A logical backup, with its record beside it; of the copy its name.")],
     database: Annotated[str, typer.Option(help="The new database.")],
     url: Annotated[str, typer.Option(envvar="DEPOT_SUPERUSER_URL", help="A superuser's address of the server.")],
+    from_copy: FromCopy = False,
     project: Annotated[UUID | None, typer.Option(help="Only this project's rows.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Tables at once.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
@@ -93,12 +108,34 @@ def restore_logical(
     Example: depot-ops restore-dump depot-20261123T010000Z.dump --database depot_yesterday
     """
     try:
-        report = restore_dump(dump, url, database, find_binaries(), project_id=project, jobs=jobs)
-    except (DumpRestoreError, BinariesNotFound) as error:
+        with _dump(dump, _copy(from_copy)) as path:
+            report = restore_dump(path, url, database, find_binaries(), project_id=project, jobs=jobs)
+    except DumpUnusable as error:
+        raise failed(DumpRestoreError(str(error) + _hint(from_copy)), Status.UNHEALTHY) from None
+    except (DumpRestoreError, BinariesNotFound, SettingsError, PlaceError, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     rows = sum(report.row_counts.values())
     told = f"{database}: {rows:,} rows in {len(report.row_counts)} tables, {report.duration_seconds} s"
     typer.echo(report.model_dump_json(indent=2) if as_json else told)
+
+
+def _copy(from_copy: bool) -> Place | None:
+    return open_place(load(CopyPlaceSettings).backup_copy_url) if from_copy else None
+
+
+def _hint(from_copy: bool) -> str:
+    url = None if from_copy else load(SecondPlaceSettings).backup_copy_url
+    return f". The copy at {url} may have it: --from-copy" if url else ""
+
+
+@contextmanager
+def _dump(dump: Path, copy: Place | None) -> Iterator[Path]:
+    """The dump where it lies, or fetched into a private directory that goes with the block."""
+    if copy is None:
+        yield dump
+        return
+    with TemporaryDirectory(prefix="depot-copy-") as home:
+        yield fetch_dump(copy, dump.name, Path(home))
 
 
 def _target(moment: str | None, position: str | None, name: str | None, latest: bool) -> Target:

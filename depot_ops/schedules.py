@@ -3,6 +3,7 @@
 import dagster as dg
 
 from depot_ops.jobs import (
+    backup_copies,
     dagster_maintenance,
     full_backup,
     incremental_backup,
@@ -117,7 +118,15 @@ weekly_collection_schedule = dg.ScheduleDefinition(
 )
 
 # Where the settings name a mirror.
-BLOBS = [nightly_mirror_schedule, mirror_check_schedule, nightly_scrub_schedule, weekly_collection_schedule]
+WITH_MIRROR = [nightly_mirror_schedule, mirror_check_schedule, nightly_scrub_schedule, weekly_collection_schedule]
+
+backup_copies_schedule = dg.ScheduleDefinition(
+    job=backup_copies,
+    cron_schedule="45 * * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour, 45 minutes past it.",
+)
 
 ALL = [
     nightly_maintenance_schedule,
@@ -129,3 +138,4 @@ ALL = [
     restore_drills_schedule,
     recovery_objectives_schedule,
 ]
+WITH_COPY = [backup_copies_schedule]

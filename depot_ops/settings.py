@@ -239,6 +239,29 @@ class OrchestratorSettings(TimezoneSettings):
     )
 
 
+class SecondPlaceSettings(BaseSettings):
+    """Whether there is a second place."""
+
+    backup_copy_url: str | None = Field(None, description="BACKUP_COPY_URL: where the copy of the backups is, if any.")
+
+
+class CopyPlaceSettings(BaseSettings):
+    """Where the copy of backups and the log is."""
+
+    backup_copy_url: str = Field(
+        min_length=1, description="BACKUP_COPY_URL: the second place of backups and the log, file:///… or s3://…."
+    )
+
+
+class CopySettings(CopyPlaceSettings, BackupSettings):
+    """What is copied to a second place, and how old the copy may be."""
+
+    wal_archive_dir: Path | None = Field(None, description="WAL_ARCHIVE_DIR: the archive of the log.")
+    backup_copy_max_age_hours: float = Field(
+        3, gt=0, description="BACKUP_COPY_MAX_AGE_HOURS: what waits longer to be copied is an alarm."
+    )
+
+
 class RetentionSettings(BackupSettings, TimezoneSettings):
     """How long backups and the log are kept. Only proved backups count, and only days that have one."""
 

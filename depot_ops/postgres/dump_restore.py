@@ -32,6 +32,10 @@ class DumpRestoreError(Exception):
     """Nothing was restored; the message says what was seen and what to do."""
 
 
+class DumpUnusable(DumpRestoreError):
+    """The dump is missing or damaged: another copy may have it."""
+
+
 class DumpRestored(BaseModel):
     """What was restored, and how long it took."""
 
@@ -82,7 +86,7 @@ def _proved(dump: Path, binaries: Binaries) -> BackupRecord:
     findings = verify(dump, binaries)
     if worst(findings) is not Status.HEALTHY:
         broken = next(finding for finding in findings if finding.status is not Status.HEALTHY)
-        raise DumpRestoreError(f"{dump.name} is not what was dumped: {broken.check}, {broken.detail}. Take another one")
+        raise DumpUnusable(f"{dump.name} is not what was dumped: {broken.check}, {broken.detail}. Take another one")
     return load_record(dump)
 
 

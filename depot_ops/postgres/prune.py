@@ -7,7 +7,7 @@ read and hashed again. What goes is first renamed out of every reader's sight; a
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -106,7 +106,7 @@ def prune(retention: Retention, *, dry_run: bool = False) -> Pruned:
                 dry_run=dry_run, started_at=started_at, finished_at=datetime.now(UTC), decisions=tuple(decisions)
             )
             if pruned.deleted and not dry_run:
-                _write_down(retention.backup_dir, pruned)
+                write_down(retention.backup_dir / JOURNAL_NAME, pruned)
                 for decision in pruned.deleted:
                     _delete(retention, decision)
     except (BackupRunning, BaseBackupRunning) as error:
@@ -153,7 +153,8 @@ def _plan(retention: Retention) -> list[Decision]:
     return decisions
 
 
-def _deletes(decisions: list[Decision]) -> bool:
+def deletes(decisions: list[Decision]) -> bool:
+    """Does any of them let something go?"""
     return any(decision.action is Action.DELETE for decision in decisions)
 
 
@@ -161,9 +162,11 @@ def _plan_dumps(retention: Retention) -> list[Decision]:
     policy = retention.dumps
     dumps = [_look_at_dump(path) for path in find_backups(retention.backup_dir)]
     decisions = plan_dumps(dumps, policy)
-    if not _deletes(decisions):
+    if not deletes(decisions):
         return decisions
-    return plan_dumps(_newest_dumps_read(dumps, retention.backup_dir, policy.minimum), policy)
+    return plan_dumps(
+        newest_dumps_read(dumps, policy.minimum, lambda name: _damage_of_dump(retention.backup_dir / name)), policy
+    )
 
 
 def _look_at_dump(path: Path) -> Dump:
@@ -178,28 +181,34 @@ def _look_at_dump(path: Path) -> Dump:
     return Dump(path.name, record.database, record.started_at, _size(path), status, detail)
 
 
-def _newest_dumps_read(dumps: list[Dump], backup_dir: Path, minimum: int) -> list[Dump]:
-    """The same, but the newest of each database, as many as always stay, have been hashed again."""
+def newest_dumps_read(dumps: list[Dump], minimum: int, damage: Callable[[str], str | None]) -> list[Dump]:
+    """The same, but the newest of each database, as many as always stay, have been read: `damage` says what of it."""
     sound: Counter[str] = Counter()
     seen = []
     for known in sorted(dumps, key=lambda known: known.taken_at, reverse=True):
         found = known
         if known.status is Status.HEALTHY and sound[known.database] < minimum:
-            path = backup_dir / known.name
-            if sha256_of(path) == load_record(path).sha256:
-                sound[known.database] += 1
+            if problem := damage(known.name):
+                found = replace(known, status=Status.UNHEALTHY, detail=problem)
             else:
-                found = replace(known, status=Status.UNHEALTHY, detail="it has not the SHA-256 it was written with")
+                sound[known.database] += 1
         seen.append(found)
     return seen
+
+
+def _damage_of_dump(path: Path) -> str | None:
+    return None if sha256_of(path) == load_record(path).sha256 else "it has not the SHA-256 it was written with"
 
 
 def _plan_chains(retention: Retention, system: int) -> tuple[list[BaseElement], list[Decision]]:
     policy = retention.chains
     elements = [_look_at_base(path) for path in find_base_backups(retention.backup_dir, system)]
     decisions = plan_chains(elements, policy)
-    if _deletes(decisions):
-        elements = _newest_chains_read(elements, base_directory(retention.backup_dir, system), policy.minimum)
+    if deletes(decisions):
+        directory = base_directory(retention.backup_dir, system)
+        elements = newest_chains_read(
+            elements, policy.minimum, lambda label: damage_of(load_base_backup(directory / label))
+        )
         decisions = plan_chains(elements, policy)
     return elements, decisions
 
@@ -216,16 +225,17 @@ def _look_at_base(path: Path) -> BaseElement:
     return BaseElement(path.name, record.parent, record.finished_at, number, size_bytes, seen.status, detail)
 
 
-def _newest_chains_read(elements: list[BaseElement], directory: Path, minimum: int) -> list[BaseElement]:
-    """The same, but the newest chains, as many as always stay, have been hashed again."""
+def newest_chains_read(
+    elements: list[BaseElement], minimum: int, damage: Callable[[str], str | None]
+) -> list[BaseElement]:
+    """The same, but the newest chains, as many as always stay, have been read: `damage` says what of an element."""
     damaged: dict[str, str] = {}
     sound = 0
     proved = [chain for chain in chains_of(elements) if chain.proved]
     for chain in sorted(proved, key=lambda chain: chain.newest_proved_at, reverse=True):
         if sound == minimum:
             break
-        damage = {e.name: damage_of(load_base_backup(directory / e.name)) for e in chain.proved}
-        damaged |= {name: detail for name, detail in damage.items() if detail}
+        damaged |= {element.name: problem for element in chain.proved if (problem := damage(element.name))}
         sound += 1 if chain.name not in damaged else 0
     return [
         replace(element, status=Status.UNHEALTHY, detail=damaged[element.name]) if element.name in damaged else element
@@ -249,15 +259,15 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _write_down(backup_dir: Path, pruned: Pruned) -> None:
+def write_down(path: Path, pruned: Pruned) -> None:
     """One line for each run that deletes, before it does: what it deletes and why."""
     line = pruned.model_copy(update={"decisions": tuple(pruned.deleted)}).model_dump_json() + "\n"
-    handle = os.open(backup_dir / JOURNAL_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(handle, "w") as journal:
         journal.write(line)
         journal.flush()
         os.fsync(journal.fileno())
-    fsync(backup_dir)
+    fsync(path.parent)
 
 
 def _delete(retention: Retention, decision: Decision) -> None:

@@ -20,17 +20,28 @@ from typing import Any, Literal
 import psycopg
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from depot_ops.places import Place, PlaceError
 from depot_ops.postgres.accounts import ServerAccount
 from depot_ops.postgres.base_backup import damage_of, extract, run_verifybackup
 from depot_ops.postgres.base_record import BaseBackup
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import ToolFailed, client_environment, running
 from depot_ops.postgres.cluster import MAX_SOCKET_DIRECTORY_BYTES, fast_shutdown_with_parent
-from depot_ops.postgres.recovery_plan import RecoveryPlan, RestoreError, RestoreRefused, Target, TargetKind, plans
+from depot_ops.postgres.recovery_plan import (
+    RecoveryPlan,
+    RestoreError,
+    RestoreRefused,
+    SourceIncomplete,
+    Target,
+    TargetKind,
+    plans,
+)
+from depot_ops.postgres.recovery_source import RecoverySource, open_copy
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
 from depot_ops.postgres.wal.names import WalName, format_lsn, parse_lsn
 
 WORKERS = 2
+STAGING_NAME = "copy"
 POLL_SECONDS = 0.05
 STOP_TIMEOUT_SECONDS = 300.0
 SOCKET_PORT = 5432  # names the socket in its private directory; nothing listens on it
@@ -111,23 +122,25 @@ def restore(
     system_identifier: int | None = None,
     timeline: int | None = None,
     base: str | None = None,
+    copy: Place | None = None,
     verify: bool = False,
     keeps_ties: bool = False,
 ) -> RestoreReport:
     """Recover the cluster to `target` into the new directory `to`. Raises RestoreError; `to` is then not there.
 
-    Everything that is needed is proved to be there and intact before a server starts. `verify` reads every page.
-    `keeps_ties` is for what takes the old one's place: it goes on archiving as the backup's configuration says.
+    Everything that is needed is proved to be there and intact before a server starts. `verify` reads every page. With
+    `copy` it comes from there alone, and neither the backup directory nor the archive is looked at. `keeps_ties` is
+    for what takes the old one's place: it goes on archiving as the backup's configuration says.
     """
     to = to.absolute()
     _check_destination(to, account)
-    archive = _open_archive(archive_root, system_identifier)
     not_reached: TargetNotReached | None = None
     try:
         with _workspace(to, account) as (work, lock):
-            for plan in plans(backup_dir, archive, target, timeline=timeline, base=base):
+            source = _open_source(backup_dir, archive_root, copy, work, system_identifier)
+            for plan in plans(source.backup_dir, source.archive, target, timeline=timeline, base=base):
                 try:
-                    return _restore(plan, archive, work, lock, to, binaries, account, verify, keeps_ties)
+                    return _restore(plan, source, work, lock, to, binaries, account, verify, keeps_ties)
                 except TargetNotReached as error:
                     not_reached = not_reached or error
                 if target.kind is not TargetKind.NAME:  # only a name can lie before a newer backup
@@ -145,7 +158,7 @@ def restore(
 
 def _restore(
     plan: RecoveryPlan,
-    archive: WalArchive,
+    source: RecoverySource,
     work: Path,
     lock: int,
     to: Path,
@@ -156,10 +169,11 @@ def _restore(
 ) -> RestoreReport:
     started_at, started = datetime.now(UTC), time.monotonic()
     _check_version(plan, binaries)
-    _check_room(plan, work)
-    _empty(work)
+    _check_room(plan, work, source)
+    _empty(work, source)
     staged, data = work / "wal", work / "data"
-    _stage(plan, archive, staged)
+    _bring(plan, source)
+    _stage(plan, source.archive, staged)
     _unpack(plan, work, data, binaries)
     _prepare(data)
     account.own_tree(work)
@@ -181,7 +195,7 @@ def _restore(
     return RestoreReport(
         directory=str(to),
         target=str(plan.target),
-        system_identifier=archive.system_identifier,
+        system_identifier=source.archive.system_identifier,
         backups=tuple(element.record.label for element in plan.chain),
         recovered_timeline=plan.path.timeline,
         new_timeline=new_timeline,
@@ -201,11 +215,17 @@ def _restore(
 # Before a server starts ---------------------------------------------------------------------------------------------
 
 
-def _open_archive(root: Path, system_identifier: int | None) -> WalArchive:
+def _open_source(
+    backup_dir: Path, archive_root: Path, copy: Place | None, work: Path, system_identifier: int | None
+) -> RecoverySource:
     try:
-        return open_archive(root, system_identifier)
-    except ArchiveError as error:
-        raise RestoreRefused(str(error)) from error
+        if copy is None:
+            return RecoverySource(backup_dir, open_archive(archive_root, system_identifier))
+        staging = work / STAGING_NAME
+        shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+        return open_copy(copy, staging, system_identifier)
+    except (ArchiveError, PlaceError) as error:
+        raise SourceIncomplete(str(error)) from error
 
 
 def _check_destination(to: Path, account: ServerAccount) -> None:
@@ -251,18 +271,29 @@ def _check_version(plan: RecoveryPlan, binaries: Binaries) -> None:
         )
 
 
-def _check_room(plan: RecoveryPlan, work: Path) -> None:
-    needed, free = plan.needed_bytes + SPARE_BYTES, shutil.disk_usage(work).free
+def _check_room(plan: RecoveryPlan, work: Path, source: RecoverySource) -> None:
+    needed = plan.needed_bytes + source.staging_bytes(plan.chain) + SPARE_BYTES
+    free = shutil.disk_usage(work).free
     if free < needed:
         raise RestoreRefused(f"{work.parent} has {free:,} free bytes, the restore needs {needed:,}: name a larger disk")
 
 
-def _empty(work: Path) -> None:
+def _empty(work: Path, source: RecoverySource) -> None:
     for path in work.iterdir():
+        if source.backup_dir.is_relative_to(path):
+            continue  # what was fetched serves the next plan too
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _bring(plan: RecoveryPlan, source: RecoverySource) -> None:
+    try:
+        for backup in plan.chain:
+            source.bring(backup)
+    except PlaceError as error:
+        raise SourceIncomplete(str(error)) from error
 
 
 def _stage(plan: RecoveryPlan, archive: WalArchive, staged: Path) -> None:
@@ -277,7 +308,7 @@ def _stage(plan: RecoveryPlan, archive: WalArchive, staged: Path) -> None:
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(stage, [*histories, *plan.segments]))
     except ArchiveError as error:
-        raise RestoreRefused(str(error)) from error
+        raise SourceIncomplete(str(error)) from error
 
 
 def _unpack(plan: RecoveryPlan, work: Path, data: Path, binaries: Binaries) -> None:
@@ -298,12 +329,12 @@ def _unpack(plan: RecoveryPlan, work: Path, data: Path, binaries: Binaries) -> N
 
 def _unpack_element(backup: BaseBackup, tree: Path, binaries: Binaries) -> None:
     if damage := damage_of(backup):
-        raise RestoreRefused(damage)
+        raise SourceIncomplete(damage)
     try:
         extract(backup.archive, tree)
         run_verifybackup(tree, binaries)
     except (ToolFailed, tarfile.TarError, EOFError) as error:
-        raise RestoreRefused(f"{backup.path} could not be unpacked: {error}") from error
+        raise SourceIncomplete(f"{backup.path} could not be unpacked: {error}") from error
 
 
 def _prepare(data: Path) -> None:

@@ -29,6 +29,10 @@ class RestoreRefused(RestoreError):
     """What would be needed is not there or not intact: nothing was started."""
 
 
+class SourceIncomplete(RestoreRefused):
+    """A backup or a part of the log is missing or damaged: another copy may have it."""
+
+
 class TargetKind(StrEnum):
     """How the end of a recovery is named."""
 
@@ -102,7 +106,7 @@ def plans(
         for backup in _before(backups, target):
             yield _plan(backup, archive, target, timeline)
     except (ArchiveError, BadWalFile, UnknownTimeline, BaseRecordUnusable, OSError) as error:
-        raise RestoreRefused(str(error)) from error
+        raise SourceIncomplete(str(error)) from error
 
 
 def _usable(backup_dir: Path, system_identifier: int, base: str | None) -> list[BaseBackup]:
@@ -111,7 +115,7 @@ def _usable(backup_dir: Path, system_identifier: int, base: str | None) -> list[
         paths = [path for path in paths if path.name == base]
     if not paths:
         named = f" named {base}" if base else ""
-        raise RestoreRefused(f"there is no base backup{named} of the cluster {system_identifier} in {backup_dir}")
+        raise SourceIncomplete(f"there is no base backup{named} of the cluster {system_identifier} in {backup_dir}")
     return [load_base_backup(path) for path in reversed(paths)]
 
 
@@ -148,7 +152,7 @@ def _plan(backup: BaseBackup, archive: WalArchive, target: Target, timeline: int
     missing = [name for name in names if name not in known]
     if missing:
         more = f" and {len(missing) - NAMED_MISSING} more" if len(missing) > NAMED_MISSING else ""
-        raise RestoreRefused(
+        raise SourceIncomplete(
             f"not in the archive: {', '.join(missing[:NAMED_MISSING])}{more}. Of the log from {names[0]} to"
             f" {names[-1]} that this recovery needs, nothing behind the first of them can be reached"
         )

@@ -11,8 +11,8 @@ from depot_ops import jobs, schedules
 from depot_ops.assets.blobs import BLOB_ASSETS
 from depot_ops.checks.blobs import BLOB_CHECKS
 
-defs = dg.Definitions(BLOB_ASSETS, asset_checks=BLOB_CHECKS, jobs=jobs.BLOBS, schedules=schedules.BLOBS)
-NAMES = [job.name for job in jobs.BLOBS]
+defs = dg.Definitions(BLOB_ASSETS, asset_checks=BLOB_CHECKS, jobs=jobs.WITH_MIRROR, schedules=schedules.WITH_MIRROR)
+NAMES = [job.name for job in jobs.WITH_MIRROR]
 
 
 @pytest.fixture

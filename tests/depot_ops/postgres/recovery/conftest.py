@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -92,8 +93,9 @@ def work_dir(reachable_dir) -> Iterator[Path]:
     shutil.rmtree(home)
 
 
-@pytest.fixture
-def primary(pristine, work_dir) -> Iterator[Primary]:
+@contextmanager
+def started(pristine: Path, work_dir: Path) -> Iterator[Primary]:
+    """A primary of its own in `work_dir`."""
     account = server_account()
     binaries = runnable_binaries(find_binaries(), account)
     home = work_dir / "c"
@@ -105,3 +107,19 @@ def primary(pristine, work_dir) -> Iterator[Primary]:
     cluster.start()
     yield Primary(cluster, work_dir)
     cluster.stop()
+
+
+@pytest.fixture
+def primary(pristine, work_dir) -> Iterator[Primary]:
+    with started(pristine, work_dir) as primary:
+        yield primary
+
+
+@pytest.fixture(scope="module")
+def shared_primary(pristine, reachable_dir) -> Iterator[tuple[Primary, Path]]:
+    """One for a module whose tests only read it, and the directory that is its home."""
+    home = Path(tempfile.mkdtemp(dir=reachable_dir))
+    home.chmod(0o711)
+    with started(pristine, home) as primary:
+        yield primary, home
+    shutil.rmtree(home)
