@@ -42,6 +42,7 @@ def depot(mirrored_api, running_api_factory, tmp_path):
     api, mirror = mirrored_api
     made = Depot(running_api_factory[0](api), mirror, tmp_path / "backups")
     made.backups.mkdir()
+    made.mirror()
     backup_record(made.backups, datetime.now(UTC) + timedelta(days=1))  # one that holds nothing back
     yield made
     made.project.http.close()
