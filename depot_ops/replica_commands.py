@@ -16,7 +16,7 @@ from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.standby import MAX_BEHIND_BYTES
 from depot_ops.replicas import create as replicas
-from depot_ops.replicas import promotion
+from depot_ops.replicas import failover, promotion
 from depot_ops.replicas import rejoin as rejoining
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.health import (
@@ -146,7 +146,7 @@ def check(
     if promote_on_failure and url and directory and _stays_disconnected(health, replica, url, limits):
         try:
             place = _place(directory, url)
-            done = promotion.promote(place, _node_at(place, replica).name, _epochs(storage))
+            done = failover.promote(place, _node_at(place, replica).name, _epochs(storage))
         except (ReplicaError, psycopg.Error, OSError) as error:
             typer.secho(str(error), fg="red", err=True)
         else:
@@ -208,13 +208,13 @@ def promote(
     storage: EpochPath = None,
     max_loss_bytes: Annotated[
         int, typer.Option(min=0, help="Of the lost primary's log, without asking.")
-    ] = promotion.MAX_LOSS_BYTES,
+    ] = failover.MAX_LOSS_BYTES,
     accept_data_loss: Annotated[bool, typer.Option("--accept-data-loss", help="Although a gate refuses.")] = False,
     reason: Annotated[str, typer.Option(help="Why; kept with the epoch.")] = "",
 ) -> None:
     """Make a standby the primary because the primary is lost: 0 done, 1 refused or failed."""
     try:
-        done = promotion.promote(
+        done = failover.promote(
             _place(directory, url, archive),
             name,
             _epochs(storage),

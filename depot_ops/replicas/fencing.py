@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from depot_ops.postgres.wal.names import format_lsn, parse_lsn
 from depot_ops.replicas.nodes import ReplicaError
-from depot_ops.replicas.server import Control, Server, ShutdownMode
+from depot_ops.replicas.server import STANDBY_SIGNAL, Control, Server, ShutdownMode
 
 _RECORD = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+).*lsn: ([0-9A-F]+/[0-9A-F]+)")
 
@@ -20,6 +20,14 @@ class Fenced:
 
     server: Server
     control: Control
+
+    @property
+    def system_identifier(self) -> int:
+        return self.control.system_identifier
+
+    @property
+    def proof(self) -> str:
+        return f"no process of it is left ({self.control.state}), and {STANDBY_SIGNAL} makes every start read-only"
 
     def end_of_log(self, start: int) -> int:
         """Where its log ends, looked for from `start` on record by record; `start` when it has nothing behind that."""
