@@ -28,6 +28,7 @@ from depot_ops.replicas.streaming import (
     prove_streaming,
     standby_settings,
 )
+from depot_ops.replicas.synchronous import release, tend
 
 PROOF_TIMEOUT_SECONDS = 60.0
 PRIMARY = "primary"
@@ -79,7 +80,9 @@ def create(place: Place, name: str, port: int | None = None) -> ReplicaCreated:
     """Make the standby `name`, start it, and prove that it streams. Raises ReplicaError; then nothing of it is left."""
     with place.nodes.locked():
         node = Node(name=name, data=place.nodes.home(name) / "data", port=port or ports.any_free())
-        return _create(place, node)
+        made = _create(place, node)
+        tend(place.nodes, place.url, patient=False)
+        return made
 
 
 def _create(place: Place, node: Node) -> ReplicaCreated:
@@ -215,13 +218,18 @@ def remove(place: Place, name: str) -> None:
         node = place.nodes.get(name)
         with connected(place.url) as primary:
             _refuse_primary(facts_of_primary(primary), node)
+            release(place.nodes, place.url, node)
             _take_away(place, primary, node)
 
 
 def rebuild(place: Place, name: str) -> ReplicaCreated:
     """Copy the primary anew into the node `name`: for one that cannot follow any more."""
     with place.nodes.locked():
-        return rebuild_node(place, place.nodes.get(name))
+        node = place.nodes.get(name)
+        release(place.nodes, place.url, node, comes_back=True)
+        made = rebuild_node(place, node)
+        tend(place.nodes, place.url, patient=False)
+        return made
 
 
 def rebuild_node(place: Place, node: Node) -> ReplicaCreated:

@@ -34,6 +34,7 @@ from depot_ops.replicas.promotion import (
 )
 from depot_ops.replicas.server import STANDBY_SIGNAL, ShutdownMode
 from depot_ops.replicas.streaming import PrimaryFacts, connected, facts_of_primary
+from depot_ops.replicas.synchronous import hand_on, objections, recorded
 from depot_ops.replicas.tail import Tail, keep_tail
 
 RECORD = ".failover"
@@ -163,13 +164,14 @@ def begin(place: Place, terms: Terms, seen: tuple[str, ...] = (), name: str | No
 
 
 def choose(place: Place, failover: Failover) -> Failover:
-    """The standby that has most of the log, unless one was named."""
+    """The standby that has most of the log, of those in sync where the mode is synchronous, unless one was named."""
     if failover.target is not None:
         return failover
     have = {node.name: position for node in _standbys(place, failover) if (position := _position(place, node))}
     if not have:
         raise Refused("no standby answers: nothing can be promoted. Start one, or restore from a backup")
-    return save(place, failover.with_(target=max(have, key=lambda name: (have[name], name))))
+    members = recorded(place.nodes).members
+    return save(place, failover.with_(target=max(have, key=lambda name: (name in members, have[name], name))))
 
 
 def fence_suspects(place: Place, failover: Failover) -> Failover:
@@ -190,6 +192,7 @@ def fence_suspects(place: Place, failover: Failover) -> Failover:
         if found.system_identifier not in (None, system_identifier)
     ]
     problems += _ahead(place, failover, target, position)
+    problems += objections(place.nodes, target)
     end, unmeasured = _furthest(fenced, position)
     problems += unmeasured
     if not failover.suspects:
@@ -232,6 +235,8 @@ def promote_target(place: Place, failover: Failover) -> Failover:
             ahead = _ahead(place, failover, target, position)
             if ahead and not failover.terms.accept_data_loss:
                 raise Refused(f"{target.name} was not promoted: {'; '.join(ahead)}")
+            successors = [node for node in _standbys(place, failover) if node.name != target.name]
+            hand_on(place.nodes, place.url, target, successors)
             make_writable(connection, target)
     return save(place, failover.with_(promoted_at=failover.promoted_at or datetime.now(UTC)))
 

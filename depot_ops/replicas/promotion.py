@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from depot_api.epochs import EpochFile
 from depot_ops.postgres.wal.names import format_lsn, parse_lsn
+from depot_ops.replicas import synchronous
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.fencing import fence
 from depot_ops.replicas.nodes import Node, ReplicaError
@@ -81,9 +82,11 @@ def switchover(place: Place, name: str, epochs: EpochFile | None = None) -> Prom
         with place.nodes.held(old.name):
             gap_started = time.monotonic()
             hand_over(place, old, facts, target)
+            synchronous.hand_on(place.nodes, place.url, target, [old, *_others(place, old, target)])
             led = _promote(place, target, "switchover", epochs)
         lead_others(place, target, without=(old, target))
         rejoined, problem = _try_rejoin(place, target, old)
+        synchronous.tend(place.nodes, target.conninfo(place.url), patient=False)
     return Promotion(
         kind="switchover",
         promoted=target.name,
@@ -255,6 +258,10 @@ def lead_others(place: Place, target: Node, without: tuple[Node, ...]) -> None:
             if place.server(other).is_running():
                 with connected(other.conninfo(place.url)) as standby:
                     standby.execute("SELECT pg_reload_conf()")
+
+
+def _others(place: Place, *without: Node) -> list[Node]:
+    return [node for node in place.nodes.all() if node not in without]
 
 
 def _try_rejoin(place: Place, target: Node, old: Node) -> tuple[Rejoined | None, str | None]:

@@ -58,7 +58,12 @@ WHERE NOT pg_is_in_recovery()
 def connected(conninfo: str, timeout_seconds: int = CONNECT_TIMEOUT_SECONDS) -> psycopg.Connection[Any]:
     """Each statement commits by itself. Raises psycopg.OperationalError."""
     return psycopg.connect(
-        conninfo, autocommit=True, connect_timeout=timeout_seconds, application_name="depot-ops replica"
+        conninfo,
+        autocommit=True,
+        connect_timeout=timeout_seconds,
+        application_name="depot-ops replica",
+        # Whoever mends the replication must not wait for it.
+        options="-c synchronous_commit=local",
     )
 
 
