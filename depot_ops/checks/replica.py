@@ -23,8 +23,8 @@ def _single_primary_check() -> dg.AssetChecksDefinition:
         blocking=True,
         compute_kind="postgres",
         description=(
-            "Exactly one server takes writes. Red with more than one: two histories of the depot are being written;"
-            " stop all but the one of the last cluster epoch at once, then `depot-ops replica rejoin` them. Red with none:"
+            "One server alone takes writes. Red with more than one: two histories of the depot are being written; stop"
+            " all but the one of the last cluster epoch at once, then `depot-ops replica rejoin` them. Red with none:"
             " start the primary, or promote a standby. Also red when a server runs and does not answer."
         ),
     )
