@@ -17,6 +17,7 @@ from depot_ops.checks.drill import drill_checks
 from depot_ops.checks.replica import replica_checks
 from depot_ops.checks.service import service_health
 from depot_ops.checks.wal import wal_checks
+from depot_ops.failover_runs import failover_sensors, promote_replica
 from depot_ops.merge_runs import merge_execution, merge_jobs
 from depot_ops.replicas.watch import known_nodes
 from depot_ops.resources import RESOURCES
@@ -46,8 +47,8 @@ defs = dg.Definitions(
         *replica_checks(_NODES),
         service_health,
     ],
-    jobs=[*jobs.ALL, merge_execution],
+    jobs=[*jobs.ALL, merge_execution, promote_replica],
     schedules=schedules.ALL,
-    sensors=[merge_jobs, *replica_sensors(_NODES)],
+    sensors=[merge_jobs, *replica_sensors(_NODES), *failover_sensors(_NODES)],
     resources=RESOURCES,
 )

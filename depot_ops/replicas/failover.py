@@ -18,7 +18,7 @@ from depot_ops.local.secrets import write_private
 from depot_ops.postgres.wal.archive import fsync
 from depot_ops.postgres.wal.names import format_lsn, parse_lsn
 from depot_ops.replicas.create import Place
-from depot_ops.replicas.fencing import CannotFence, Fenced, fence
+from depot_ops.replicas.fencing import CannotFence, Fenced, FencedByCommand, fence, fence_by_command
 from depot_ops.replicas.loss import Answer, ask
 from depot_ops.replicas.nodes import Node, ReplicaError
 from depot_ops.replicas.promotion import (
@@ -120,6 +120,24 @@ def forget(place: Place) -> None:
     (place.nodes.directory / RECORD).unlink(missing_ok=True)
 
 
+def interrupted(place: Place, answers: dict[str, Answer] | None = None) -> Failover | None:
+    """The failover that is left to be ended; none where another node takes writes than what it promoted."""
+    failover = under_way(place)
+    if failover is None:
+        return None
+    answers = answers or _answers(place)
+    writable = {name for name, answer in answers.items() if answer is Answer.WRITABLE}
+    promoted = {failover.target} if failover.fork_lsn is not None else set()
+    if writable <= promoted:
+        return failover
+    forget(place)
+    return None
+
+
+def _answers(place: Place) -> dict[str, Answer]:
+    return {node.name: ask(node.conninfo(place.url)) for node in place.nodes.all()}
+
+
 # The steps ----------------------------------------------------------------------------------------------------------
 
 
@@ -132,16 +150,17 @@ def begin(place: Place, terms: Terms, seen: tuple[str, ...] = (), name: str | No
         raise Refused("data loss is accepted with a reason only: it is kept with the epoch")
     if name is not None:
         place.nodes.get(name)
-    old, nodes = under_way(place), place.nodes.all()
-    answers = {node.name: ask(node.conninfo(place.url)) for node in nodes}
+    nodes = place.nodes.all()
+    answers = _answers(place)
+    old = interrupted(place, answers)
     for writable in (node for node, answer in answers.items() if answer is Answer.WRITABLE):
-        if old is not None and writable == old.target and old.fork_lsn is not None:
+        if old is not None:
             return old
         if writable == name:
             raise ReplicaError(f"{name} takes writes already: nothing is to be promoted")
         raise Refused(f"{writable} takes writes: nothing is lost. Use `depot-ops replica switchover`")
     suspected = set(old.suspects) if old else set()
-    suspects = [node for node in nodes if node.name in suspected or not _is_standby(place, node)]
+    suspects = [node for node in nodes if node.name in suspected or not _is_standby(place, node, answers[node.name])]
     standbys = [node for node in nodes if node.name not in suspected and answers[node.name] is Answer.READ_ONLY]
     if not standbys:
         raise Refused("no standby answers: nothing can be promoted. Start one, or restore from a backup")
@@ -274,7 +293,7 @@ def finish(place: Place, failover: Failover, evidence: Path | None, archive: Pat
         kept = [
             keep_tail(place.server(node), fork, failover.system_identifier, evidence / name, archive)
             for name in failover.fenced
-            if (node := place.nodes.get(name)).data.is_dir()
+            if not (node := place.nodes.get(name)).is_remote
         ]
         failover = save(place, failover.with_(tail=tuple(kept)))
     return failover.with_(finished_at=datetime.now(UTC))
@@ -331,8 +350,10 @@ def as_promotion(failover: Failover) -> Promotion:
 # What the steps look at ---------------------------------------------------------------------------------------------
 
 
-def _is_standby(place: Place, node: Node) -> bool:
+def _is_standby(place: Place, node: Node, answer: Answer) -> bool:
     """A primary that has been fenced before has the signal too, but was no standby when it stopped."""
+    if node.is_remote:
+        return answer is Answer.READ_ONLY
     try:
         return (node.data / STANDBY_SIGNAL).exists() and place.server(node).control().is_of_standby
     except ReplicaError:
@@ -358,19 +379,23 @@ def _position(place: Place, node: Node) -> int | None:
         return None
 
 
-def _fence_all(place: Place, failover: Failover) -> tuple[dict[str, Fenced], list[str]]:
-    fenced: dict[str, Fenced] = {}
+def _fence_all(place: Place, failover: Failover) -> tuple[dict[str, Fenced | FencedByCommand], list[str]]:
+    fenced: dict[str, Fenced | FencedByCommand] = {}
     problems: list[str] = []
     for node in map(place.nodes.get, failover.suspects):
         try:
             with place.nodes.held(node.name, wait_seconds=CAUGHT_UP_SECONDS):
-                fenced[node.name] = fence(place.server(node), ShutdownMode.IMMEDIATE)
+                fenced[node.name] = (
+                    fence_by_command(place, node)
+                    if node.is_remote
+                    else fence(place.server(node), ShutdownMode.IMMEDIATE)
+                )
         except CannotFence as error:
             problems.append(str(error))
     return fenced, problems
 
 
-def _furthest(fenced: dict[str, Fenced], position: int) -> tuple[int, list[str]]:
+def _furthest(fenced: dict[str, Fenced | FencedByCommand], position: int) -> tuple[int, list[str]]:
     """Where the longest log of them ends, looked for from `position`, and which of them nobody can tell it of."""
     ends = {name: found.end_of_log(position) for name, found in fenced.items()}
     unknown = [f"how far {name} got could not be measured" for name, end in ends.items() if end is None]

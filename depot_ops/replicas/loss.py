@@ -48,7 +48,7 @@ class Patience:
     interval_seconds: float = 1.0
     watch_seconds: float = 4.0
     """How long a primary that is well is looked at: the watchers' own pauses are blind."""
-    give_up_seconds: float = 7.0
+    give_up_seconds: float = 5.5
     """After this no further look is begun; what is undecided then is decided the next time."""
 
 

@@ -249,8 +249,9 @@ def adopt(place: Place, epochs: EpochFile, reason: str) -> int:
 
 
 def lead_others(place: Place, target: Node, without: tuple[Node, ...]) -> None:
-    """The other standbys follow the new primary."""
-    others = [node for node in place.nodes.all() if node.name not in {one.name for one in without}]
+    """The other standbys on this host follow the new primary."""
+    left_out = {one.name for one in without}
+    others = [node for node in place.nodes.all() if node.name not in left_out and not node.is_remote]
     with connected(target.conninfo(place.url)) as primary:
         for other in others:
             make_slot(primary, other)

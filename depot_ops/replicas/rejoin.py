@@ -88,7 +88,7 @@ def _made_follower(place: Place, primary: psycopg.Connection[Any], leader: Node,
                 " this is not its old self. Remove it, or name the right directory"
             )
         admit(primary, node, place.nodes.passfile(node), server)
-        server.configure(place.settings(node, leader.port))
+        server.configure(place.settings(node, leader.port, leader.host))
         return _rewound(place, primary, leader, server)
 
 
@@ -108,7 +108,7 @@ def _rewound(place: Place, primary: psycopg.Connection[Any], leader: Node, serve
         raise RewindFailed(f"pg_rewind failed on {server.data}: {done.stderr.strip()}")
     # It took over the source's files, which is no standby and listens elsewhere.
     server.stay_standby()
-    server.configure(place.settings(server.node, leader.port))
+    server.configure(place.settings(server.node, leader.port, leader.host))
     marker.unlink()
     return Way.STRAIGHT if "no rewind required" in done.stderr + done.stdout else Way.REWIND
 
