@@ -27,7 +27,7 @@ from depot_ops.replicas.health import (
     check_replica,
     place_of,
 )
-from depot_ops.replicas.nodes import Node, Nodes, ReplicaBusy, ReplicaError
+from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
 from depot_ops.replicas.single_primary import check_single_primary
 from depot_ops.replicas.streaming import connected
 from depot_ops.replicas.synchronous import (
@@ -300,10 +300,7 @@ def keep_synchronous(
 
 def _tended(place: Place) -> Finding:
     try:
-        with place.nodes.locked():
-            tend(place.nodes, place.url)
-    except ReplicaBusy:
-        pass  # whatever runs sees to it itself
+        tend(place.nodes, place.url)
     except (ReplicaError, psycopg.Error, OSError) as error:
         return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error).strip())
     return check_synchronous(place.nodes)

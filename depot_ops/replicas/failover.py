@@ -20,7 +20,7 @@ from depot_ops.postgres.wal.names import format_lsn, parse_lsn
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.fencing import CannotFence, Fenced, FencedByCommand, fence, fence_by_command
 from depot_ops.replicas.loss import Answer, ask
-from depot_ops.replicas.nodes import Node, ReplicaError
+from depot_ops.replicas.nodes import FAILOVER_RECORD, Node, ReplicaError
 from depot_ops.replicas.promotion import (
     CAUGHT_UP_SECONDS,
     Promotion,
@@ -37,7 +37,6 @@ from depot_ops.replicas.streaming import PrimaryFacts, connected, facts_of_prima
 from depot_ops.replicas.synchronous import hand_on, objections, recorded
 from depot_ops.replicas.tail import Tail, keep_tail
 
-RECORD = ".failover"
 # Patroni's maximum_lag_on_failover.
 MAX_LOSS_BYTES = 1 << 20
 WRITES_SECONDS = 30.0
@@ -101,7 +100,7 @@ Step = Callable[[Place, Failover], Failover]
 
 def under_way(place: Place) -> Failover | None:
     """The failover that was begun here and has not ended. Raises ReplicaError."""
-    path = place.nodes.directory / RECORD
+    path = place.nodes.directory / FAILOVER_RECORD
     try:
         return Failover.model_validate_json(path.read_text())
     except FileNotFoundError:
@@ -111,13 +110,13 @@ def under_way(place: Place) -> Failover | None:
 
 
 def save(place: Place, failover: Failover) -> Failover:
-    write_private(place.nodes.directory / RECORD, failover.model_dump_json(indent=2))
+    write_private(place.nodes.directory / FAILOVER_RECORD, failover.model_dump_json(indent=2))
     fsync(place.nodes.directory)
     return failover
 
 
 def forget(place: Place) -> None:
-    (place.nodes.directory / RECORD).unlink(missing_ok=True)
+    (place.nodes.directory / FAILOVER_RECORD).unlink(missing_ok=True)
 
 
 def interrupted(place: Place, answers: dict[str, Answer] | None = None) -> Failover | None:

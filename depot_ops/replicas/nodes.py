@@ -22,6 +22,7 @@ from depot_ops.local.secrets import write_private
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 LOCK_POLL_SECONDS = 0.05
 HERE = "127.0.0.1"
+FAILOVER_RECORD = ".failover"
 
 
 class ReplicaError(Exception):
@@ -134,6 +135,12 @@ class Nodes:
     def held(self, name: str, wait_seconds: float = 0.0) -> Iterator[None]:
         """While it is held, no supervisor starts the node: its directory is being changed."""
         with self._flocked(f"{name}.hold", wait_seconds, f"{name} is being changed by another operation: wait"):
+            yield
+
+    @contextmanager
+    def tended(self, wait_seconds: float) -> Iterator[None]:
+        """While the primary is told whom to wait for. Not `locked`: a primary that hangs must hold up no failover."""
+        with self._flocked(".tending.lock", wait_seconds, "the synchronous mode is being changed: try again"):
             yield
 
     @contextmanager

@@ -16,7 +16,7 @@ from depot_ops.postgres.wal.names import format_lsn, parse_lsn
 from depot_ops.replicas import synchronous
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.fencing import fence
-from depot_ops.replicas.nodes import Node, ReplicaError
+from depot_ops.replicas.nodes import FAILOVER_RECORD, Node, ReplicaError
 from depot_ops.replicas.rejoin import Rejoined, rejoin_node
 from depot_ops.replicas.server import wait_until
 from depot_ops.replicas.streaming import (
@@ -84,6 +84,8 @@ def switchover(place: Place, name: str, epochs: EpochFile | None = None) -> Prom
             hand_over(place, old, facts, target)
             synchronous.hand_on(place.nodes, place.url, target, [old, *_others(place, old, target)])
             led = _promote(place, target, "switchover", epochs)
+        # Of a failover that was refused before: whom it suspected is a standby now.
+        (place.nodes.directory / FAILOVER_RECORD).unlink(missing_ok=True)
         lead_others(place, target, without=(old, target))
         rejoined, problem = _try_rejoin(place, target, old)
         synchronous.tend(place.nodes, target.conninfo(place.url), patient=False)

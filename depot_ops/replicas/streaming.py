@@ -66,6 +66,10 @@ def connected(conninfo: str, timeout_seconds: int = CONNECT_TIMEOUT_SECONDS) -> 
         application_name="depot-ops replica",
         # Whoever mends the replication must not wait for it.
         options="-c synchronous_commit=local",
+        # A server that is gone without a word is noticed.
+        keepalives_idle=5,
+        keepalives_interval=2,
+        keepalives_count=3,
     )
 
 

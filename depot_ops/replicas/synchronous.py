@@ -29,6 +29,7 @@ DEGRADE_AFTER_SECONDS = 10.0
 CONFIRM_SECONDS = 1.0
 ESTABLISH_SECONDS = 10.0
 RELOAD_SECONDS = 10.0
+LOCK_SECONDS = 30.0
 POLL_SECONDS = 0.02
 
 _SETTINGS = "SELECT current_setting('synchronous_standby_names'), current_setting('synchronous_commit')"
@@ -115,7 +116,7 @@ def _path(nodes: Nodes) -> Path:
 
 def switch(nodes: Nodes, url: str, policy: Policy, commit: Commit, degrade_after_seconds: float) -> Synchronous:
     """Set the mode, and return when it holds. Raises ReplicaError when no standby follows; then nothing has changed."""
-    with nodes.locked():
+    with nodes.locked(), nodes.tended(LOCK_SECONDS):
         if policy is Policy.OFF:
             record = Synchronous(policy=policy, commit=commit, degrade_after_seconds=degrade_after_seconds)
             _save(nodes, record)
@@ -128,16 +129,22 @@ def switch(nodes: Nodes, url: str, policy: Policy, commit: Commit, degrade_after
         if not confirming:
             raise ReplicaError("no standby follows the primary: make one with `depot-ops replica create` first")
         record = recorded(nodes).with_(policy=policy, commit=commit, degrade_after_seconds=degrade_after_seconds)
-        return tend(nodes, url, _save(nodes, record))
+        _save(nodes, record)
+        return _tend(nodes, url, patient=True)
 
 
-def tend(nodes: Nodes, url: str, record: Synchronous | None = None, *, patient: bool = True) -> Synchronous:
-    """Have the primary wait for the standbys that there are. Whoever calls holds the lock.
+def tend(nodes: Nodes, url: str, *, patient: bool = True) -> Synchronous:
+    """Have the primary wait for the standbys that there are: what a watcher does all the time.
 
     A member that is lost is given up after `degrade_after_seconds`, at once where not `patient`: the others remain, and
-    where none does, the policy decides.
+    where none does, the policy decides. Raises ReplicaError and psycopg.Error.
     """
-    record = record or recorded(nodes)
+    with nodes.tended(LOCK_SECONDS):
+        return _tend(nodes, url, patient)
+
+
+def _tend(nodes: Nodes, url: str, patient: bool) -> Synchronous:
+    record = recorded(nodes)
     if record.policy is Policy.OFF:
         return record
     with connected(url) as primary:
@@ -164,6 +171,11 @@ def release(nodes: Nodes, url: str, node: Node, *, comes_back: bool = False) -> 
 
     Raises ReplicaError when nobody would be left to wait for; one that `comes_back` is then waited for.
     """
+    with nodes.tended(LOCK_SECONDS):
+        _release(nodes, url, node, comes_back)
+
+
+def _release(nodes: Nodes, url: str, node: Node, comes_back: bool) -> None:
     record = recorded(nodes)
     if record.policy is Policy.OFF:
         return
@@ -228,6 +240,11 @@ def hand_on(nodes: Nodes, url: str, target: Node, successors: list[Node]) -> Non
 
     Where there are no successors, it does not wait in the mode that may degrade, and waits for anyone in the other.
     """
+    with nodes.tended(LOCK_SECONDS):
+        _hand_on(nodes, url, target, successors)
+
+
+def _hand_on(nodes: Nodes, url: str, target: Node, successors: list[Node]) -> None:
     record = recorded(nodes)
     if record.policy is Policy.OFF:
         return

@@ -38,8 +38,7 @@ def be(replicated, policy: Policy, commit: Commit = Commit.REMOTE_APPLY, after: 
 
 def look(replicated) -> Synchronous:
     """As the watcher does."""
-    with replicated.place.nodes.locked():
-        return tend(replicated.place.nodes, replicated.place.url)
+    return tend(replicated.place.nodes, replicated.place.url)
 
 
 def waited_for(replicated, name: str) -> str:
