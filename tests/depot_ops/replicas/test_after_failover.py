@@ -1,6 +1,7 @@
 """After a failover backups and the archive go on by themselves, and what the lost primary had alone is evidence."""
 
 import hashlib
+import os
 from dataclasses import replace
 
 import psycopg
@@ -20,6 +21,9 @@ from depot_ops.replicas.nodes import Node
 from depot_ops.replicas.rejoin import rejoin
 from depot_ops.replicas.server import ShutdownMode, wait_until
 from tests.depot_ops.replicas.test_failover import kill_9, streams
+
+# `make torture` sets it: then the backup of the new timeline is restored, too, and the old primary rejoins.
+THOROUGH = "FAILOVERS" in os.environ
 
 
 @pytest.fixture
@@ -110,7 +114,7 @@ def test_backups_and_archive_go_on_and_the_tail_is_kept(replication, spool, tmp_
     assert fresh.status == "healthy", fresh.detail
     whole = check_continuity(archive, first.record.start_segment)
     assert whole.status == "healthy", whole.detail
-    for base in (first, second):
+    for base in (first, second) if THOROUGH else (first,):
         home = place.nodes.directory.parent / f"from-{base.record.label}"
         home.mkdir(mode=0o711)
         place.account.own(home)
@@ -118,6 +122,8 @@ def test_backups_and_archive_go_on_and_the_tail_is_kept(replication, spool, tmp_
         assert report.recovered_timeline == 2
         assert rows_of(replication, home / "data") == {1, 2, 3, 4, 5}
 
+    if not THOROUGH:
+        return
     # With the archive to fall back to, the old primary loses the commit that nobody else had.
     assert rejoin(replace(place, url=url), "primary").name == "primary"
     assert streams(replication, "primary")
