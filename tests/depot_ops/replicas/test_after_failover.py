@@ -16,7 +16,7 @@ from depot_ops.postgres.wal.inventory import check_continuity
 from depot_ops.postgres.wal.progress import check_freshness
 from depot_ops.replicas import failover as steps
 from depot_ops.replicas.create import create
-from depot_ops.replicas.failover import Terms
+from depot_ops.replicas.failover import Failover, Terms
 from depot_ops.replicas.nodes import Node
 from depot_ops.replicas.rejoin import rejoin
 from depot_ops.replicas.server import ShutdownMode, wait_until
@@ -62,6 +62,16 @@ def rows_of(replication, data) -> set[int]:
         server.stop(ShutdownMode.IMMEDIATE)
 
 
+def failed_over(place, evidence, archive) -> Failover:
+    failover = steps.begin(place, Terms())
+    for step in (steps.choose, steps.fence_suspects, steps.promote_target):
+        failover = step(place, failover)
+    failover = steps.await_writes(place, steps.begin_next_epoch(place, failover, None))
+    failover = steps.finish(place, failover, evidence, archive)
+    steps.forget(place)
+    return failover
+
+
 def test_backups_and_archive_go_on_and_the_tail_is_kept(replication, spool, tmp_path):
     place = replication.place
     backups, archive_root = tmp_path / "backups", tmp_path / "archive"
@@ -85,12 +95,7 @@ def test_backups_and_archive_go_on_and_the_tail_is_kept(replication, spool, tmp_
     replication.query("primary", "INSERT INTO written VALUES (99)")
     kill_9(replication, "primary")
 
-    failover = steps.begin(place, Terms())
-    for step in (steps.choose, steps.fence_suspects, steps.promote_target):
-        failover = step(place, failover)
-    failover = steps.begin_next_epoch(place, failover, None)
-    failover = steps.finish(place, steps.await_writes(place, failover), tmp_path / "evidence", archive_root)
-    steps.forget(place)
+    failover = failed_over(place, tmp_path / "evidence", archive_root)
     passfile.write_text(kept)
     (tail,) = failover.tail
     assert tail.problem is None
