@@ -42,7 +42,7 @@ STANDBY = "standby"
 SEED = 1
 SETTINGS = {"shared_buffers": "128MB", "wal_level": "replica", "max_wal_size": "4GB", "wal_keep_size": "512MB"}
 READY_SECONDS = 60.0
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.1
 Ports = tuple[int, int]
 
 

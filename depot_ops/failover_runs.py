@@ -4,9 +4,10 @@ The sensor decides and the run acts: a tick that is given up is not cancelled. W
 availability: whoever needs that takes Patroni.
 """
 
+import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 import psycopg
@@ -16,7 +17,7 @@ from depot_ops.jobs import MAX_RUNTIME
 from depot_ops.replicas import failover as steps
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.failover import Failover
-from depot_ops.replicas.loss import Loss, Verdict, require_loss, watch_primary
+from depot_ops.replicas.loss import Loss, NotLost, Verdict, require_loss, watch_primary
 from depot_ops.replicas.nodes import Node, ReplicaError
 from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.site import epochs_of, patience_of, place_of, terms_of, why_not
@@ -27,6 +28,7 @@ INTERVAL_SECONDS = 1  # the daemon looks every five seconds; with five or more i
 POOL = "failover"
 LOST_TIMELINE = "depot/lost_timeline"
 MAX_ATTEMPTS = 3
+RECENT_RUNS = 100
 # Longer than every step together may take; the storage of Dagster does not notice that a run's process died.
 DEAD_RUN_SECONDS = 180
 TOLD = (ReplicaError, psycopg.Error, OSError, SettingsError)
@@ -41,9 +43,12 @@ class RecheckConfig(dg.Config):
     seen: list[str] = Field(default_factory=list)
 
 
-@dg.op(pool=POOL, out=dg.Out(dg.Nothing), tags={"dagster/kind/postgres": ""})
-def recheck_primary(context: dg.OpExecutionContext, config: RecheckConfig) -> None:
-    """Look again, from here and from the standbys: is the primary lost? Takes up a failover that was interrupted."""
+@dg.op(pool=POOL, out={"lost": dg.Out(dg.Nothing, is_required=False)}, tags={"dagster/kind/postgres": ""})
+def recheck_primary(context: dg.OpExecutionContext, config: RecheckConfig) -> Iterator[dg.Output[None]]:
+    """Look again, from here and from the standbys: is the primary lost? Takes up a failover that was interrupted.
+
+    Where a node takes writes, the primary or what another run promoted, nothing is left to do, and the run ends green.
+    """
 
     def recheck(place: Place, settings: FailoverSettings) -> Failover:
         if reason := why_not(settings, place):
@@ -53,7 +58,12 @@ def recheck_primary(context: dg.OpExecutionContext, config: RecheckConfig) -> No
             seen += require_loss(place).seen
         return steps.begin(place, terms_of(settings), seen)
 
-    _carried_out(context, recheck)
+    try:
+        _carried_out(context, recheck)
+    except NotLost as error:
+        context.log.info(f"Nothing is left to do: {error}")
+        return
+    yield dg.Output(None, "lost")
 
 
 def _op(name: str, step: steps.Step) -> dg.OpDefinition:
@@ -112,6 +122,8 @@ def _carried_out(context: dg.OpExecutionContext, step: Callable[[Place, Failover
         place = place_of(settings)
         with place.nodes.locked():
             failover = step(place, settings)
+    except NotLost:
+        raise
     except TOLD as error:
         raise dg.Failure(str(error).strip(), allow_retries=False) from error
     context.log.info(failover.model_dump_json())
@@ -194,21 +206,18 @@ def _interrupted(place: Place) -> Verdict | None:
 def _requested(instance: dg.DagsterInstance, loss: Loss, detail: str) -> dg.RunRequest | dg.SkipReason:
     """One run at a time; a key is used up by its run, so each attempt has its own."""
     lost = f"{loss.system_identifier}:{loss.timeline}"
-    records = instance.get_run_records(dg.RunsFilter(job_name=promote_replica.name, tags={LOST_TIMELINE: lost}))
-    failed = 0
-    for record in records:  # the newest first
-        run = record.dagster_run
-        if not run.is_finished and not _gave_up_dead(instance, record):
-            return dg.SkipReason(f"{detail}. The run {run.run_id} is at it")
-        if run.is_success:
-            break
-        failed += 1
+    records = instance.get_run_records(dg.RunsFilter(job_name=promote_replica.name), limit=RECENT_RUNS)
+    for record in records:
+        if not record.dagster_run.is_finished and not _gave_up_dead(instance, record):
+            return dg.SkipReason(f"{detail}. The run {record.dagster_run.run_id} is at it")
+    attempts = [one.dagster_run for one in records if one.dagster_run.tags.get(LOST_TIMELINE) == lost]
+    failed = len(list(itertools.takewhile(lambda run: not run.is_success, attempts)))  # the newest first
     if failed >= MAX_ATTEMPTS:
         return dg.SkipReason(
             f"{detail}. {failed} attempts failed, the last says why: a person decides (`depot-ops replica promote`)"
         )
     return dg.RunRequest(
-        run_key=f"{lost}:{len(records) + 1}",
+        run_key=f"{lost}:{len(attempts) + 1}",
         run_config=dg.RunConfig(ops={recheck_primary.name: RecheckConfig(seen=list(loss.seen))}),
         tags={LOST_TIMELINE: lost},
     )

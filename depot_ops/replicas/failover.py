@@ -19,7 +19,7 @@ from depot_ops.postgres.wal.archive import fsync
 from depot_ops.postgres.wal.names import format_lsn, parse_lsn
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.fencing import CannotFence, Fenced, FencedByCommand, fence, fence_by_command
-from depot_ops.replicas.loss import Answer, ask
+from depot_ops.replicas.loss import HISTORY, Answer, ask
 from depot_ops.replicas.nodes import FAILOVER_RECORD, Node, ReplicaError
 from depot_ops.replicas.promotion import (
     CAUGHT_UP_SECONDS,
@@ -164,14 +164,12 @@ def begin(place: Place, terms: Terms, seen: tuple[str, ...] = (), name: str | No
     if not standbys:
         raise Refused("no standby answers: nothing can be promoted. Start one, or restore from a backup")
     with connected((place.nodes.get(name) if name else standbys[0]).conninfo(place.url)) as standby:
-        row = standby.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
-        timelines = standby.execute("SELECT timeline_id FROM pg_control_checkpoint()").fetchone()
+        row = standby.execute(HISTORY).fetchone()
     assert row is not None
-    assert timelines is not None
     failover = Failover(
         started_at=old.started_at if old else datetime.now(UTC),
         system_identifier=row[0],
-        old_timeline=timelines[0],
+        old_timeline=row[1],
         suspects=tuple(node.name for node in suspects),
         terms=terms,
         seen=(*(old.seen if old else ()), *seen),

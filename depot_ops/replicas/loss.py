@@ -22,12 +22,18 @@ ANSWER_SECONDS = 2
 # An idle primary that lives says so at the latest after half of wal_receiver_timeout, which is 60 s.
 MAX_SILENCE_SECONDS = 35.0
 WORKERS = 8
-_AS_SEEN_BY_STANDBY = """
+HISTORY = """
 SELECT (SELECT system_identifier FROM pg_control_system()),
-       (SELECT greatest(timeline_id, min_recovery_end_timeline) FROM pg_control_checkpoint(), pg_control_recovery()),
+       (SELECT greatest(timeline_id, min_recovery_end_timeline) FROM pg_control_checkpoint(), pg_control_recovery())
+"""
+_AS_SEEN_BY_STANDBY = f"""{HISTORY},
        coalesce(r.status, 'none'), extract(epoch FROM clock_timestamp() - r.last_msg_receipt_time)::float8
 FROM (VALUES (1)) AS one LEFT JOIN pg_stat_wal_receiver r ON true
 """
+
+
+class NotLost(ReplicaError):
+    """A node takes writes: there is nothing to promote."""
 
 
 class Answer(StrEnum):
@@ -83,15 +89,6 @@ def watch_primary(place: Place, patience: Patience = Patience()) -> Verdict:
             return Verdict(described(answers))
         nodes.sort(key=lambda node: answers.get(node.name) is not Answer.WRITABLE)
         time.sleep(max(0.0, look_begun + patience.interval_seconds - time.monotonic()))
-
-
-def confirm_loss(place: Place) -> Verdict:
-    """One look, for whoever was told of a loss before."""
-    nodes = place.nodes.all()
-    answers = look(place, nodes)
-    if not _is_silent(answers):
-        return Verdict(described(answers))
-    return _judged(place, nodes, answers, "looked at again")
 
 
 def look(place: Place, nodes: list[Node]) -> dict[str, Answer]:
@@ -159,8 +156,14 @@ def _silence(seconds: float | None) -> str:
 
 
 def require_loss(place: Place) -> Loss:
-    """Raises ReplicaError when the primary is not lost, or when nobody can tell."""
-    verdict = confirm_loss(place)
+    """One look, for whoever was told of a loss. Raises NotLost, and ReplicaError when nobody can tell."""
+    nodes = place.nodes.all()
+    answers = look(place, nodes)
+    if Answer.WRITABLE in answers.values():
+        raise NotLost(described(answers))
+    if not _is_silent(answers):
+        raise ReplicaError(f"the primary is not lost: {described(answers)}")
+    verdict = _judged(place, nodes, answers, "looked at again")
     if verdict.loss is None:
-        raise ReplicaError(f"the primary is not lost: {verdict.detail}")
+        raise ReplicaError(verdict.detail)
     return verdict.loss

@@ -19,35 +19,37 @@ from depot_ops.failover_runs import failover_sensors, promote_replica
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.binaries import find_binaries
-from depot_ops.postgres.cluster import Cluster
+from depot_ops.postgres.cluster import initdb
 from depot_ops.replicas import failover as steps
 from depot_ops.replicas.failover import Failover, Terms
 from depot_ops.replicas.fencing import CannotFence, fence_by_command
 from depot_ops.replicas.loss import Answer, Patience, ask, watch_primary
+from depot_ops.replicas.nodes import Node, Nodes
 from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.rejoin import rejoin
-from depot_ops.replicas.server import wait_until
+from depot_ops.replicas.server import Server, ShutdownMode, wait_until
 from depot_ops.reports.failovers import newest_document
 from depot_ops.resources import Replicas
 from depot_ops.sensors import replica_sensors
-from tests.depot_ops.replicas.conftest import PASSWORD
 from tests.depot_ops.replicas.test_failover import kill_9
 
 QUICK = Patience(interval_seconds=0.1, watch_seconds=0.3)
 
 
 @pytest.fixture(scope="module")
-def storage_url(reachable_dir: Path, seed: Path) -> Iterator[str]:
+def storage_url(reachable_dir: Path) -> Iterator[str]:
     """A server that is not the depot's, where Dagster's storage could be."""
     account = server_account()
     binaries = runnable_binaries(find_binaries(), account)
-    cluster = Cluster(
-        Path(tempfile.mkdtemp(dir=reachable_dir)), any_free(), PASSWORD, binaries, account, {"fsync": "off"}
-    )
-    cluster.initialize()
-    cluster.start()
-    yield cluster.url().replace("postgresql://", "postgresql+psycopg2://")
-    cluster.stop()
+    home = Path(tempfile.mkdtemp(dir=reachable_dir))
+    account.own(home)
+    initdb(binaries, account, home / "data", "--auth=trust", "--no-sync")
+    node = Node(name="storage", data=home / "data", port=any_free(), socket_directories=str(home))
+    server = Server(node, Nodes(home), binaries, account)
+    server.configure({"fsync": "off", "shared_buffers": "16MB"})
+    server.start()
+    yield f"postgresql+psycopg2://postgres@127.0.0.1:{node.port}/postgres"
+    server.stop(ShutdownMode.IMMEDIATE)
 
 
 @pytest.fixture
@@ -67,6 +69,8 @@ def set_environment(replication, storage_url: str, tmp_path: Path, monkeypatch) 
         "BACKUP_DIR": tmp_path / "backups",
         "ASSET_STORAGE_PATH": tmp_path / "storage",
         "FAILOVER_INTERVAL_SECONDS": "0.5",
+        "FAILOVER_FAILURES": "2",
+        "FAILOVER_LOOKS": "2",
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, str(value))
@@ -109,8 +113,7 @@ def test_a_killed_primary_is_replaced_once_and_documented(assisted, tmp_path):
         assert list(document.fenced) == ["primary"]
 
         # A second run of the same, as if two had been asked for: it finds a primary, and touches nothing.
-        again = run(instance, request)
-        assert not again.success
+        assert run(instance, request).success
         assert assisted.query("standby", "SELECT max(epoch) FROM cluster_epochs") == [(2,)]
         assert isinstance(tick(assisted, instance), dg.SkipReason)
 
@@ -147,6 +150,17 @@ def test_interrupted_after_each_step_it_is_taken_up_again(assisted):
         assert steps.under_way(place) is None
         assert isinstance(tick(assisted, instance), dg.SkipReason)
 
+    # The fence is undone by hand afterwards: two take writes.
+    old = assisted.server("primary")
+    old.may_be_primary()
+    old.start()
+    (sensor,) = replica_sensors(place.nodes.all())
+    events = sensor(dg.build_sensor_context(resources={"replicas": Replicas(url=place.url)})).asset_events
+    (single,) = [event for event in events if getattr(event, "check_name", "") == "single_primary"]
+    assert not single.passed
+    assert single.metadata["writable_nodes"].value == 2
+    assert single.metadata["status"].value == Status.UNHEALTHY
+
 
 def test_a_primary_that_comes_back_during_the_failover_is_not_replaced(assisted):
     kill_9(assisted, "primary")
@@ -154,15 +168,12 @@ def test_a_primary_that_comes_back_during_the_failover_is_not_replaced(assisted)
         request = tick(assisted, instance)
         steps.choose(assisted.place, steps.begin(assisted.place, Terms()))
         assisted.server("primary").start()
-        result = run(instance, request)
-        assert not result.success
+        assert run(instance, request).success
         assert steps.under_way(assisted.place) is None
         assert isinstance(tick(assisted, instance), dg.SkipReason)
     assisted.query("primary", "INSERT INTO written VALUES (1)")
-    assert assisted.query("standby", "SELECT pg_is_in_recovery()") == [(True,)]
 
-
-def test_what_was_fenced_and_takes_writes_again_ends_the_failover(assisted):
+    # It comes back after it was fenced: somebody takes the signal away and starts it.
     kill_9(assisted, "primary")
     failover = steps.fence_suspects(assisted.place, steps.choose(assisted.place, steps.begin(assisted.place, Terms())))
     old = assisted.server("primary")
@@ -234,23 +245,6 @@ def test_it_is_off_unless_turned_on_and_never_beside_the_storage(pair, storage_u
     with dg.DagsterInstance.ephemeral() as instance:
         result = promote_replica.execute_in_process(instance=instance, raise_on_error=False)
     assert not result.success
-
-
-def test_two_that_take_writes_are_told_of(assisted):
-    kill_9(assisted, "primary")
-    steps.promote(assisted.place, "standby")
-    old = assisted.server("primary")
-    old.may_be_primary()
-    old.start()
-    nodes = assisted.place.nodes.all()
-    (sensor,) = replica_sensors(nodes)
-    context = dg.build_sensor_context(resources={"replicas": Replicas(url=assisted.place.url)})
-    (single,) = [
-        event for event in sensor(context).asset_events if getattr(event, "check_name", "") == "single_primary"
-    ]
-    assert not single.passed
-    assert single.metadata["writable_nodes"].value == 2
-    assert single.metadata["status"].value == Status.UNHEALTHY
 
 
 @pytest.mark.parametrize(
