@@ -19,6 +19,8 @@ from depot_ops.replicas.health import Limits
 from depot_ops.replicas.nodes import Node, ReplicaError
 from depot_ops.replicas.single_primary import CHECK, check_single_primary
 from depot_ops.replicas.site import place_of
+from depot_ops.replicas.synchronous import CHECK as SYNCHRONOUS
+from depot_ops.replicas.synchronous import check_synchronous
 from depot_ops.replicas.watch import Watched, watch
 from depot_ops.settings import (
     BackupSettings,
@@ -88,6 +90,13 @@ class Replicas(dg.ConfigurableResource[None]):
             return check_single_primary(place_of(load(FailoverSettings)))
         except (ReplicaError, SettingsError) as error:
             return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error))
+
+    def check_synchronous(self) -> Finding:
+        """Whether a standby has what is acknowledged, where that is asked for."""
+        try:
+            return check_synchronous(place_of(load(FailoverSettings)).nodes)
+        except (ReplicaError, SettingsError) as error:
+            return Finding(check=SYNCHRONOUS, status=Status.UNKNOWN, detail=str(error))
 
 
 RESOURCES = {

@@ -27,15 +27,16 @@ def _lag_sensor(nodes: list[Node]) -> dg.SensorDefinition:
         asset_selection=[WRITABLE_PRIMARY, *map(replica_key, nodes)],
         description=(
             "Observes every server in REPLICA_DIR twice a minute, judges its lag, and counts those that take writes. It"
-            " starts no run: what it finds is on the assets, as figures and as the checks replica_lag and"
-            " single_primary, whose failure is the alert."
+            " starts no run: what it finds is on the assets, as figures and as the checks replica_lag,"
+            " synchronous_replication and single_primary, whose failure is the alert."
         ),
     )
     def replica_lag(replicas: Replicas) -> dg.SensorResult:
         found = replicas.watch(nodes)
         judged = [_evaluation(replica_key(one.node), one.finding()) for one in found]
         single = _evaluation(WRITABLE_PRIMARY, replicas.count_primaries())
-        return dg.SensorResult(asset_events=[*map(observation, found), *judged, single])
+        synchronous = _evaluation(WRITABLE_PRIMARY, replicas.check_synchronous())
+        return dg.SensorResult(asset_events=[*map(observation, found), *judged, synchronous, single])
 
     return replica_lag
 

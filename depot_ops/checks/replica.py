@@ -8,12 +8,30 @@ from depot_ops.assets.replica import WRITABLE_PRIMARY, replica_key
 from depot_ops.checks.result import check_result
 from depot_ops.replicas.nodes import Node
 from depot_ops.replicas.single_primary import CHECK
+from depot_ops.replicas.synchronous import CHECK as SYNCHRONOUS
 from depot_ops.replicas.watch import LAG
 from depot_ops.resources import Replicas
 
 
 def replica_checks(nodes: Sequence[Node]) -> list[dg.AssetChecksDefinition]:
-    return [_single_primary_check(), *map(_lag_check, nodes)] if nodes else []
+    return [_single_primary_check(), _synchronous_check(), *map(_lag_check, nodes)] if nodes else []
+
+
+def _synchronous_check() -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=WRITABLE_PRIMARY,
+        name=SYNCHRONOUS,
+        compute_kind="postgres",
+        description=(
+            "In a synchronous mode a standby has every acknowledged commit. Red while it is degraded (from the position"
+            " that it names on, what is acknowledged is on the primary only) and while no standby confirms: bring one"
+            " back, and see that `depot-ops replica keep-synchronous` runs. Green where the mode is off."
+        ),
+    )
+    def synchronous_replication(replicas: Replicas) -> dg.AssetCheckResult:
+        return check_result(replicas.check_synchronous())
+
+    return synchronous_replication
 
 
 def _single_primary_check() -> dg.AssetChecksDefinition:

@@ -304,6 +304,30 @@ def test_nothing_acknowledged_is_lost(world, monkeypatch):
     print(f"SEED={SEED} TORTURE_SECONDS={SECONDS * 3:g}")
     for policy in (Policy.STOP, Policy.DEGRADE, Policy.OFF):
         run(world, policy)
+    refuse_what_no_standby_confirms(world)
+
+
+def refuse_what_no_standby_confirms(world: World) -> None:
+    """Neither at first, nor when it is replayed: the first attempt is on the primary by then, and only there."""
+    switch(world.place.nodes, world.place.url, Policy.STOP, Commit.ON, degrade_after_seconds=0)
+    follower = world.place.server(world.place.nodes.get(world.follower))
+    follower.stop()
+    headers = {"Authorization": f"Bearer {world.token}", "Idempotency-Key": "unconfirmed"}
+    body = {**world.where, "description": "unconfirmed"}
+
+    def attempt() -> httpx.Response:
+        return httpx.post(f"{world.service.url}/changelists", json=body, headers=headers, timeout=20)
+
+    for _ in range(2):
+        answer = attempt()
+        assert answer.status_code == 503, answer.text
+        assert "No standby has confirmed" in answer.json()["detail"]
+        assert "Retry-After" in answer.headers
+    there = "SELECT count(*) FROM changelists WHERE description = 'unconfirmed'"
+    assert world.replication.query(world.leader, there) == [(1,)]
+    follower.start()
+    wait_until(lambda: attempt().status_code == 201, 20, "it is not acknowledged")
+    assert world.replication.query(world.follower, there) == [(1,)]
 
 
 def run(world: World, policy: Policy) -> None:
