@@ -180,8 +180,9 @@ def _health_sensor(refusal: str | None) -> dg.SensorDefinition:
             settings = load(FailoverSettings)
             place = place_of(settings)
             verdict = _interrupted(place) or watch_primary(place, patience_of(settings))
-            with place.nodes.locked():  # a person's switchover is no loss
-                pass
+            if verdict.loss is not None:
+                with place.nodes.locked():  # nobody is at it: a person's switchover is no loss
+                    pass
         except TOLD as error:
             return dg.SkipReason(f"The primary could not be watched: {str(error).strip()}")
         if verdict.loss is None:
@@ -194,10 +195,9 @@ def _health_sensor(refusal: str | None) -> dg.SensorDefinition:
 
 
 def _interrupted(place: Place) -> Verdict | None:
-    """A failover that nobody carries on with; none while somebody does, who holds the lock."""
-    with place.nodes.locked():
-        failover = steps.interrupted(place)
-    if failover is None:
+    """A failover that began and has not ended; whoever carries it on holds the lock."""
+    failover = steps.under_way(place)
+    if failover is None or not steps.is_left_to_do(place, failover):
         return None
     detail = f"a failover that began {failover.started_at:%Y-%m-%d %H:%M:%S} UTC has not ended"
     return Verdict(detail, Loss(failover.system_identifier, failover.old_timeline, ()))

@@ -119,18 +119,20 @@ def forget(place: Place) -> None:
     (place.nodes.directory / FAILOVER_RECORD).unlink(missing_ok=True)
 
 
-def interrupted(place: Place, answers: dict[str, Answer] | None = None) -> Failover | None:
-    """The failover that is left to be ended; none where another node takes writes than what it promoted."""
+def interrupted(place: Place) -> Failover | None:
+    """The failover that is left to be ended. One that is not, because the primary came back, is forgotten."""
     failover = under_way(place)
-    if failover is None:
-        return None
-    answers = answers or _answers(place)
-    writable = {name for name, answer in answers.items() if answer is Answer.WRITABLE}
-    promoted = {failover.target} if failover.fork_lsn is not None else set()
-    if writable <= promoted:
+    if failover is None or is_left_to_do(place, failover):
         return failover
     forget(place)
     return None
+
+
+def is_left_to_do(place: Place, failover: Failover) -> bool:
+    """Not where another node takes writes than the one that it promoted."""
+    writable = {name for name, answer in _answers(place).items() if answer is Answer.WRITABLE}
+    promoted = {failover.target} if failover.fork_lsn is not None else set()
+    return writable <= promoted
 
 
 def _answers(place: Place) -> dict[str, Answer]:
@@ -149,11 +151,10 @@ def begin(place: Place, terms: Terms, seen: tuple[str, ...] = (), name: str | No
         raise Refused("data loss is accepted with a reason only: it is kept with the epoch")
     if name is not None:
         place.nodes.get(name)
-    nodes = place.nodes.all()
+    nodes, old = place.nodes.all(), interrupted(place)
     answers = _answers(place)
-    old = interrupted(place, answers)
     for writable in (node for node, answer in answers.items() if answer is Answer.WRITABLE):
-        if old is not None:
+        if old is not None and writable == old.target and old.fork_lsn is not None:
             return old
         if writable == name:
             raise ReplicaError(f"{name} takes writes already: nothing is to be promoted")
