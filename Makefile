@@ -42,6 +42,7 @@ torture: $(READY)
 	SEED=$(SEED) RESTORE_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_ops/postgres/recovery -k random_damage
 	SEED=$(SEED) COPY_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_ops/copies \
 	  tests/depot_ops/postgres/recovery/test_from_copy.py -k 'killed or random'
+	FAILOVERS=1 $(BIN)/pytest tests/depot_ops/replicas/test_after_failover.py
 	MERGE_HISTORIES=$(TORTURE_SECONDS) $(BIN)/pytest --hypothesis-seed=$(SEED) tests/depot_api/merges/test_model.py
 	COLLECTOR_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_api/collection -k racing
 

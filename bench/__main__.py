@@ -15,6 +15,7 @@ from bench.blobs import PAPER_OBJECTS, PLANNED_RECORDS, bench_copies, bench_noth
 from bench.catalogue import PATHS, bench_catalogue
 from bench.merges import bench_execution, bench_worker
 from bench.reads import bench_reads
+from bench.replicas import bench_replicas
 from bench.results import Results, timed
 from bench.stack import Stack, fresh_stack, peak_resident_bytes
 from bench.tree import change_some, make_tree
@@ -101,7 +102,10 @@ def main() -> None:
             bench_worker(results, stack, 10)
         with fresh_stack(work / "dagster", workers=1, dagster=True) as stack:
             bench_execution(results, stack, 5)
-        bench_backups(results, work, 0.2 if options.quick else 2.0, options.rounds)
+        gigabytes = 0.2 if options.quick else 2.0
+        bench_backups(results, work, gigabytes, options.rounds)
+        (work / "replicas").mkdir(mode=0o711)
+        bench_replicas(results, work / "replicas", gigabytes, options.rounds, 3 if options.quick else 20)
     Console(width=140).print(results.table)
 
 

@@ -75,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.db_pool_min,
             settings.db_pool_max,
             EpochFile(settings.asset_storage_path / EPOCH_FILE),
+            settings.commit_timeout_seconds,
         ),
         store=BlobStore(settings.asset_storage_path, settings.asset_storage_replica_path),
     )

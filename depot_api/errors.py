@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from depot_api import problems
+from depot_api.database.pool import Unconfirmed
 from depot_api.problems import Problem, ProblemError
 
 RETRY_AFTER_SECONDS = 2
@@ -57,6 +58,14 @@ _BY_DATABASE_ERROR: tuple[tuple[tuple[type[Exception], ...], Problem], ...] = (
     (
         (errors.ReadOnlySqlTransaction,),
         problems.Unavailable("The database is changing its primary.", retry_after_seconds=RETRY_AFTER_SECONDS),
+    ),
+    (
+        (Unconfirmed,),
+        problems.Unavailable(
+            "No standby has confirmed the change, so it may be lost or may be done. Send it again as it was, with the"
+            " same Idempotency-Key if it had one.",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        ),
     ),
     (
         (psycopg.OperationalError, psycopg.InterfaceError),

@@ -54,6 +54,8 @@ async def once(
     assert row is not None, "a claim only fails on a key that is there"
     if row["request_sha256"] != fingerprint:
         raise IdempotencyKeyReused("This Idempotency-Key was used for another request. Take a new one for each change.")
+    # What is replayed may be on the primary only, when the wait for a standby was cut off: this commit waits for all.
+    await tx.execute("SELECT pg_logical_emit_message(true, 'depot', 'replay')")
     return answer.model_validate(row["response"])
 
 

@@ -15,6 +15,9 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(description="PostgreSQL URL of the role depot_service.")
     db_pool_min: int = Field(default=1, ge=0, description="Database connections that a worker keeps open.")
     db_pool_max: int = Field(default=10, ge=1, description="Database connections that a worker opens at most.")
+    commit_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="Time after which a commit that no standby confirms is answered with 503."
+    )
     # RFC 7518 section 3.2: an HMAC-SHA-256 key has at least 256 bits.
     jwt_secret: SecretStr = Field(min_length=32, description="Key that signs access tokens, 32 characters or more.")
     jwt_expiration_minutes: int = Field(default=60, ge=1, description="Life of an access token in minutes.")

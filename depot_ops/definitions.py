@@ -21,6 +21,7 @@ from depot_ops.checks.drill import drill_checks
 from depot_ops.checks.replica import replica_checks
 from depot_ops.checks.service import service_health
 from depot_ops.checks.wal import wal_checks
+from depot_ops.failover_runs import failover_sensors, promote_replica
 from depot_ops.merge_runs import merge_execution, merge_jobs
 from depot_ops.replicas.watch import known_nodes
 from depot_ops.resources import RESOURCES
@@ -61,12 +62,13 @@ defs = dg.Definitions(
         *(jobs.WITH_COPY if _COPIED else ()),
         *(jobs.WITH_MIRROR if _MIRRORED else ()),
         merge_execution,
+        promote_replica,
     ],
     schedules=[
         *schedules.ALL,
         *(schedules.WITH_COPY if _COPIED else ()),
         *(schedules.WITH_MIRROR if _MIRRORED else ()),
     ],
-    sensors=[merge_jobs, *replica_sensors(_NODES)],
+    sensors=[merge_jobs, *replica_sensors(_NODES), *failover_sensors(_NODES)],
     resources=RESOURCES,
 )

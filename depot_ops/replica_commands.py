@@ -11,12 +11,12 @@ import typer
 
 from depot_api.epochs import FILE_NAME, EpochFile
 from depot_ops.console import failed
-from depot_ops.evidence import Status
+from depot_ops.evidence import Finding, Status
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.standby import MAX_BEHIND_BYTES
 from depot_ops.replicas import create as replicas
-from depot_ops.replicas import promotion
+from depot_ops.replicas import failover, promotion
 from depot_ops.replicas import rejoin as rejoining
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.health import (
@@ -30,6 +30,16 @@ from depot_ops.replicas.health import (
 from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
 from depot_ops.replicas.single_primary import check_single_primary
 from depot_ops.replicas.streaming import connected
+from depot_ops.replicas.synchronous import (
+    CHECK,
+    DEGRADE_AFTER_SECONDS,
+    Commit,
+    Policy,
+    check_synchronous,
+    recorded,
+    switch,
+    tend,
+)
 
 CONFIRMATIONS = 2
 CONFIRMATION_SECONDS = 1.0
@@ -146,7 +156,7 @@ def check(
     if promote_on_failure and url and directory and _stays_disconnected(health, replica, url, limits):
         try:
             place = _place(directory, url)
-            done = promotion.promote(place, _node_at(place, replica).name, _epochs(storage))
+            done = failover.promote(place, _node_at(place, replica).name, _epochs(storage))
         except (ReplicaError, psycopg.Error, OSError) as error:
             typer.secho(str(error), fg="red", err=True)
         else:
@@ -208,13 +218,13 @@ def promote(
     storage: EpochPath = None,
     max_loss_bytes: Annotated[
         int, typer.Option(min=0, help="Of the lost primary's log, without asking.")
-    ] = promotion.MAX_LOSS_BYTES,
+    ] = failover.MAX_LOSS_BYTES,
     accept_data_loss: Annotated[bool, typer.Option("--accept-data-loss", help="Although a gate refuses.")] = False,
     reason: Annotated[str, typer.Option(help="Why; kept with the epoch.")] = "",
 ) -> None:
     """Make a standby the primary because the primary is lost: 0 done, 1 refused or failed."""
     try:
-        done = promotion.promote(
+        done = failover.promote(
             _place(directory, url, archive),
             name,
             _epochs(storage),
@@ -235,6 +245,65 @@ def rejoin(name: Name, url: Url, directory: Directory, archive: Archive = None) 
     except (ReplicaError, psycopg.Error, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     typer.echo(done.model_dump_json(indent=2))
+
+
+@app.command()
+def synchronous(
+    url: Url,
+    directory: Directory,
+    policy: Annotated[Policy | None, typer.Argument(help="What to change to; without, what it is is told.")] = None,
+    commit: Annotated[
+        Commit, typer.Option(help="What a standby has done with a commit before it is acknowledged.")
+    ] = Commit.REMOTE_APPLY,
+    degrade_after: Annotated[
+        float, typer.Option(min=0, help="Seconds without a standby until writes go on alone, where they may.")
+    ] = DEGRADE_AFTER_SECONDS,
+) -> None:
+    """Whether a commit waits for a standby, and what happens when it is lost: 0 as it should be, 1 not, 3 unknown.
+
+    off: nothing waits. stop: writes wait until a standby confirms them. degrade: after a time they go on without one,
+    which `depot-ops replica keep-synchronous` sees to, and so it does to the way back.
+    """
+    place = _place(directory, url)
+    try:
+        if policy is not None:
+            switch(place.nodes, url, policy, commit, degrade_after)
+        record = recorded(place.nodes)
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        raise failed(error, Status.UNHEALTHY if policy else Status.UNKNOWN) from None
+    typer.echo(record.model_dump_json(indent=2))
+    found = check_synchronous(place.nodes)
+    if found.status is not Status.HEALTHY:
+        raise failed(ReplicaError(found.detail), found.status)
+
+
+@app.command("keep-synchronous")
+def keep_synchronous(
+    url: Url,
+    directory: Directory,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, for cron; the exit code tells.")] = False,
+) -> None:
+    """Have commits wait for the standbys that there are, for ever, under a supervisor; a line for each change."""
+    place = _place(directory, url)
+    last = None
+    while True:
+        found = _tended(place)
+        if found.detail != last:
+            sys.stdout.write(found.model_dump_json() + "\n")
+            sys.stdout.flush()
+        if once:
+            raise typer.Exit(found.status.exit_code)
+        last = found.detail
+        time.sleep(interval)
+
+
+def _tended(place: Place) -> Finding:
+    try:
+        tend(place.nodes, place.url)
+    except (ReplicaError, psycopg.Error, OSError) as error:
+        return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error).strip())
+    return check_synchronous(place.nodes)
 
 
 @app.command()

@@ -64,7 +64,9 @@ def dr_checklist(
     dump_url: Annotated[
         str | None, typer.Option(envvar="DEPOT_DUMP_URL", help="What the safety backup is taken from.")
     ] = None,
-    failover_document: Annotated[Path | None, typer.Option(help="The page on this failover: why, who, when.")] = None,
+    failover_document: Annotated[
+        Path | None, typer.Option(help="The page on this failover: why, who, when. Left out: the last in failovers/.")
+    ] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Left out: checklists/ in the backup directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The document as JSON instead of Markdown.")] = False,
 ) -> None:

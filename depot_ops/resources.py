@@ -9,16 +9,28 @@ from depot_ops.drills.objectives import Objective, check_objective
 from depot_ops.drills.record import DrillKind, DrillRecord
 from depot_ops.drills.run import run_drill
 from depot_ops.drills.site import configured_site
-from depot_ops.evidence import Finding
+from depot_ops.evidence import Finding, Status
 from depot_ops.health import check_service
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.dump import take_logical_backup
 from depot_ops.postgres.dump_checks import DumpCheck, verify_newest
 from depot_ops.postgres.dump_record import BackupRecord
 from depot_ops.replicas.health import Limits
-from depot_ops.replicas.nodes import Node
+from depot_ops.replicas.nodes import Node, ReplicaError
+from depot_ops.replicas.single_primary import CHECK, check_single_primary
+from depot_ops.replicas.site import place_of
+from depot_ops.replicas.synchronous import CHECK as SYNCHRONOUS
+from depot_ops.replicas.synchronous import check_synchronous
 from depot_ops.replicas.watch import Watched, watch
-from depot_ops.settings import BackupSettings, DrillSettings, ObjectiveSettings, ReplicaSettings, load
+from depot_ops.settings import (
+    BackupSettings,
+    DrillSettings,
+    FailoverSettings,
+    ObjectiveSettings,
+    ReplicaSettings,
+    SettingsError,
+    load,
+)
 
 
 class DumpSource(dg.ConfigurableResource[None]):
@@ -71,6 +83,20 @@ class Replicas(dg.ConfigurableResource[None]):
         thresholds = load(ReplicaSettings)
         limits = Limits(thresholds.replay_lag_threshold_seconds, thresholds.replay_lag_threshold_bytes)
         return watch(nodes, self.url, limits)
+
+    def count_primaries(self) -> Finding:
+        """Whether one server alone takes writes."""
+        try:
+            return check_single_primary(place_of(load(FailoverSettings)))
+        except (ReplicaError, SettingsError) as error:
+            return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error))
+
+    def check_synchronous(self) -> Finding:
+        """Whether a standby has what is acknowledged, where that is asked for."""
+        try:
+            return check_synchronous(place_of(load(FailoverSettings)).nodes)
+        except (ReplicaError, SettingsError) as error:
+            return Finding(check=SYNCHRONOUS, status=Status.UNKNOWN, detail=str(error))
 
 
 RESOURCES = {

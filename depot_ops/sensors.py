@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from depot_ops.assets.replica import observation, replica_key
+from depot_ops.assets.replica import WRITABLE_PRIMARY, observation, replica_key
 from depot_ops.checks.result import check_result
+from depot_ops.evidence import Finding
 from depot_ops.replicas.nodes import Node
-from depot_ops.replicas.watch import LAG, Watched
+from depot_ops.replicas.watch import LAG
 from depot_ops.resources import Replicas
 
 LAG_INTERVAL_SECONDS = 30
@@ -23,24 +24,28 @@ def _lag_sensor(nodes: list[Node]) -> dg.SensorDefinition:
         name=LAG,
         minimum_interval_seconds=LAG_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        asset_selection=[replica_key(node) for node in nodes],
+        asset_selection=[WRITABLE_PRIMARY, *map(replica_key, nodes)],
         description=(
-            "Observes every server in REPLICA_DIR twice a minute and judges its lag. It starts no run: what it finds is"
-            " on the asset, as figures and as the check replica_lag, whose failure is the alert."
+            "Observes every server in REPLICA_DIR twice a minute, judges its lag, and counts those that take writes. It"
+            " starts no run: what it finds is on the assets, as figures and as the checks replica_lag,"
+            " synchronous_replication and single_primary, whose failure is the alert."
         ),
     )
     def replica_lag(replicas: Replicas) -> dg.SensorResult:
         found = replicas.watch(nodes)
-        return dg.SensorResult(asset_events=[*map(observation, found), *map(_evaluation, found)])
+        judged = [_evaluation(replica_key(one.node), one.finding()) for one in found]
+        single = _evaluation(WRITABLE_PRIMARY, replicas.count_primaries())
+        synchronous = _evaluation(WRITABLE_PRIMARY, replicas.check_synchronous())
+        return dg.SensorResult(asset_events=[*map(observation, found), *judged, synchronous, single])
 
     return replica_lag
 
 
-def _evaluation(watched: Watched) -> dg.AssetCheckEvaluation:
-    result = check_result(watched.finding())
+def _evaluation(asset_key: dg.AssetKey, finding: Finding) -> dg.AssetCheckEvaluation:
+    result = check_result(finding)
     return dg.AssetCheckEvaluation(
-        asset_key=replica_key(watched.node),
-        check_name=LAG,
+        asset_key=asset_key,
+        check_name=finding.check,
         passed=result.passed,
         severity=result.severity,
         description=result.description,

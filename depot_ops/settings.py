@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
 Settings = TypeVar("Settings", bound=BaseSettings)
@@ -212,6 +212,47 @@ class ReplicaSettings(BaseSettings):
     replay_lag_threshold_bytes: int = Field(
         64 << 20, ge=0, description="REPLAY_LAG_THRESHOLD_BYTES: a standby that is further behind lags."
     )
+
+
+class FailoverSettings(ReplicaSettings):
+    """Whether and when Dagster promotes a standby by itself, and what may be lost then."""
+
+    assisted_failover: bool = Field(
+        False, description="ASSISTED_FAILOVER: whether Dagster promotes a standby when the primary is lost."
+    )
+    failover_failures: int = Field(
+        3, ge=2, le=3, description="FAILOVER_FAILURES: so many looks without an answer are a lost primary."
+    )
+    failover_looks: int = Field(4, ge=2, le=5, description="FAILOVER_LOOKS: of so many looks, one after the other.")
+    failover_interval_seconds: float = Field(
+        1.0, ge=0.5, le=1.5, description="FAILOVER_INTERVAL_SECONDS: from one look to the next."
+    )
+    failover_max_loss_bytes: int = Field(
+        1 << 20, ge=0, description="FAILOVER_MAX_LOSS_BYTES: more of the primary's log is never lost without a person."
+    )
+    fence_command: str = Field(
+        "", description="FENCE_COMMAND: stops a node on another host; {name}, {host}, {port} and {data} are filled in."
+    )
+    fence_timeout_seconds: float = Field(
+        30.0, gt=0, description="FENCE_TIMEOUT_SECONDS: a fence command that takes longer has failed."
+    )
+    depot_replication_url: SecretStr | None = Field(None, description="DEPOT_REPLICATION_URL: the primary, superuser.")
+    dagster_pg_url: SecretStr | None = Field(None, description="DAGSTER_PG_URL: Dagster's own storage.")
+    replica_archive_dir: Path | None = Field(
+        None, description="REPLICA_ARCHIVE_DIR: the archive of the log that standbys fall back to."
+    )
+    asset_storage_path: Path | None = Field(
+        None, description="ASSET_STORAGE_PATH: the blob store, where the service keeps the cluster epoch."
+    )
+    backup_dir: Path | None = Field(None, description="BACKUP_DIR: where failovers are documented.")
+    wal_archive_dir: Path | None = Field(None, description="WAL_ARCHIVE_DIR: the archive of the log.")
+
+    @field_validator("failover_looks")
+    @classmethod
+    def _enough_looks(cls, looks: int, others: ValidationInfo) -> int:
+        if looks < others.data.get("failover_failures", 0):
+            raise ValueError("fewer than FAILOVER_FAILURES: the primary would never be lost")
+        return looks
 
 
 class TimezoneSettings(BaseSettings):

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from psycopg import AsyncClientCursor, AsyncConnection, OperationalError
-from psycopg.errors import ReadOnlySqlTransaction, UndefinedFunction
+from psycopg.errors import Diagnostic, ReadOnlySqlTransaction, UndefinedFunction
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -27,17 +27,26 @@ CONNECT_TIMEOUT_SECONDS = 3
 TRUSTED_SECONDS = 1.0  # as long as a restart of the database takes at least
 # A server that is gone without a word is noticed after this long.
 TCP_TIMEOUT_MILLISECONDS = 10_000
+SYNCHRONOUS_WAIT = "SyncRepWaitForLSN"
 
 
 class SupersededServer(OperationalError):
     """The server is of a past cluster epoch: it was the primary once, and another one is now."""
 
 
+class Unconfirmed(OperationalError):
+    """Nobody knows whether what was written outlives the primary: no standby confirmed it."""
+
+
 class Database:
     """Connections of one worker, all as the role depot_service."""
 
-    def __init__(self, conninfo: str, min_size: int, max_size: int, epochs: EpochFile) -> None:
+    def __init__(
+        self, conninfo: str, min_size: int, max_size: int, epochs: EpochFile, commit_timeout_seconds: float
+    ) -> None:
         self._epochs = epochs
+        self._commit_timeout_seconds = commit_timeout_seconds
+        self._unconfirmed: WeakSet[AsyncConnection[Any]] = WeakSet()
         self._hosts = Hosts(conninfo)
         self._epoch_of: WeakKeyDictionary[AsyncConnection[Any], int] = WeakKeyDictionary()
         self._admitted_at: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()
@@ -73,7 +82,11 @@ class Database:
         return self._pool.get_stats()
 
     async def admit(self, connection: AsyncConnection[Any]) -> None:
-        """Remember the epoch of a connection's server. Raises SupersededServer when a later one is known."""
+        """Remember the epoch of a new connection's server. Raises SupersededServer when a later one is known."""
+        connection.add_notice_handler(lambda notice: self._heed(connection, notice))
+        await self._learn_epoch(connection)
+
+    async def _learn_epoch(self, connection: AsyncConnection[Any]) -> None:
         try:
             row = await (await connection.execute("SELECT cluster_epoch() AS epoch")).fetchone()
         except UndefinedFunction:  # the schema is not migrated, which /health tells
@@ -98,12 +111,34 @@ class Database:
             " run `depot-ops replica adopt`"
         )
 
+    def _heed(self, connection: AsyncConnection[Any], notice: Diagnostic) -> None:
+        """A wait for a standby that is cancelled, by whomever, ends a commit with a warning and success.
+
+        Told by where in the server it comes from: the text is in its language.
+        """
+        if notice.source_function == SYNCHRONOUS_WAIT:
+            self._unconfirmed.add(connection)
+
+    def _require_confirmed(self, connection: AsyncConnection[Any]) -> None:
+        """Raises Unconfirmed."""
+        if connection in self._unconfirmed:
+            raise Unconfirmed("the wait for a standby was cancelled")
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """A commit that no standby confirms would wait for ever."""
+        try:
+            async with asyncio.timeout(self._commit_timeout_seconds):
+                yield
+        except TimeoutError:
+            raise Unconfirmed(f"not confirmed within {self._commit_timeout_seconds:g} s") from None
+
     async def _check(self, connection: Transaction) -> None:
         """Asks again now and then, not each time: it is a round trip. A new primary's epoch begins after it is one."""
         try:
             self.require_current(connection)
             if time.monotonic() - self._admitted_at.get(connection, 0.0) > TRUSTED_SECONDS:
-                await self.admit(connection)
+                await self._learn_epoch(connection)
         except OperationalError:
             await self._drop(connection)
             raise
@@ -111,8 +146,10 @@ class Database:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Transaction]:
         async with self._pool.connection() as connection:
+            self._unconfirmed.discard(connection)
             try:
                 yield connection
+                self._require_confirmed(connection)
             except ReadOnlySqlTransaction:
                 # A switchover has begun, or it ended and this server is a standby: the next one looks for the primary.
                 await self._drop(connection)
@@ -131,7 +168,7 @@ class Database:
     @asynccontextmanager
     async def anonymous(self) -> AsyncIterator[Transaction]:
         """A connection without identity: it sees no tenant's row. Each statement commits. For sign-in and health."""
-        async with self._connection() as connection:
+        async with self._connection() as connection, self._in_time():
             yield connection
 
     @asynccontextmanager
@@ -156,7 +193,8 @@ class Database:
             except BaseException:
                 await connection.rollback()
                 raise
-            await connection.commit()
+            async with self._in_time():
+                await connection.commit()
 
 
 async def fetch_one(tx: Transaction, query: Any, parameters: Any = None) -> DictRow | None:

@@ -16,7 +16,7 @@ from depot_ops.postgres.accounts import ServerAccount
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import ToolFailed, client_environment, running
 from depot_ops.postgres.wal.hooks import HookExit
-from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
+from depot_ops.replicas.nodes import HERE, Node, Nodes, ReplicaError
 from depot_ops.replicas.server import Server
 from depot_ops.replicas.streaming import (
     PrimaryFacts,
@@ -28,8 +28,10 @@ from depot_ops.replicas.streaming import (
     prove_streaming,
     standby_settings,
 )
+from depot_ops.replicas.synchronous import release, tend
 
 PROOF_TIMEOUT_SECONDS = 60.0
+FENCE_SECONDS = 30.0
 PRIMARY = "primary"
 _ROLE = """
 SELECT CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'primary' END,
@@ -49,12 +51,15 @@ class Place:
     account: ServerAccount
     archive: Path | None = None
     """The archive of the log, as what a standby falls back to."""
+    fence_command: tuple[str, ...] = ()
+    """How a node on another host is stopped for good; {name}, {host}, {port} and {data} are filled in."""
+    fence_seconds: float = FENCE_SECONDS
 
     def server(self, node: Node) -> Server:
         return Server(node, self.nodes, self.binaries, self.account)
 
-    def settings(self, node: Node, primary_port: int) -> dict[str, str]:
-        return standby_settings(node, self.nodes, primary_port, self.archive)
+    def settings(self, node: Node, primary_port: int, host: str = HERE) -> dict[str, str]:
+        return standby_settings(node, self.nodes, primary_port, self.archive, host)
 
 
 class ReplicaCreated(BaseModel):
@@ -79,7 +84,9 @@ def create(place: Place, name: str, port: int | None = None) -> ReplicaCreated:
     """Make the standby `name`, start it, and prove that it streams. Raises ReplicaError; then nothing of it is left."""
     with place.nodes.locked():
         node = Node(name=name, data=place.nodes.home(name) / "data", port=port or ports.any_free())
-        return _create(place, node)
+        made = _create(place, node)
+        tend(place.nodes, place.url, patient=False)
+        return made
 
 
 def _create(place: Place, node: Node) -> ReplicaCreated:
@@ -134,7 +141,7 @@ def copy(place: Place, primary: psycopg.Connection[Any], facts: PrimaryFacts, no
         with running(command, client_environment(node_of_primary(place, facts))):
             pass
         place.account.own_tree(partial)
-        _make_standby(place, node.model_copy(update={"data": partial}), facts.port)
+        _make_standby(place, node.model_copy(update={"data": partial}), facts)
         partial.rename(node.data)
     except ToolFailed as error:
         raise ReplicaError(f"the primary could not be copied: {error}") from error
@@ -144,10 +151,10 @@ def copy(place: Place, primary: psycopg.Connection[Any], facts: PrimaryFacts, no
 
 def node_of_primary(place: Place, facts: PrimaryFacts) -> str:
     """The address of the server that said `facts`, which of several it be."""
-    return Node(name=PRIMARY, data=facts.data, port=facts.port).conninfo(place.url)
+    return Node(name=PRIMARY, data=facts.data, port=facts.port, host=facts.host).conninfo(place.url)
 
 
-def _make_standby(place: Place, node: Node, primary_port: int) -> None:
+def _make_standby(place: Place, node: Node, primary: PrimaryFacts) -> None:
     server = place.server(node)
     # Where the primary's configuration lies outside its data directory, the copy has none.
     for name in ("postgresql.conf", "pg_ident.conf"):
@@ -156,7 +163,7 @@ def _make_standby(place: Place, node: Node, primary_port: int) -> None:
             path.touch(mode=0o600)
             place.account.own(path)
     server.stay_standby()
-    server.configure(place.settings(node, primary_port))
+    server.configure(place.settings(node, primary.port, primary.host))
 
 
 def _check(place: Place, facts: PrimaryFacts, node: Node) -> None:
@@ -193,7 +200,7 @@ def can_fall_back(account: ServerAccount, archive: Path) -> bool:
 
 def record_primary(place: Place, facts: PrimaryFacts) -> None:
     """The primary is a node too: it is watched, and becomes a standby one day."""
-    if any(node.data == facts.data for node in place.nodes.all()) or not facts.data.is_dir():
+    if any((node.host, node.data) == (facts.host, facts.data) for node in place.nodes.all()):
         return
     if place.nodes.has(PRIMARY):
         known = place.nodes.get(PRIMARY).data
@@ -203,6 +210,7 @@ def record_primary(place: Place, facts: PrimaryFacts) -> None:
             name=PRIMARY,
             data=facts.data,
             port=facts.port,
+            host=facts.host,
             listen_addresses=facts.listen_addresses,
             socket_directories=facts.socket_directories,
         )
@@ -215,13 +223,18 @@ def remove(place: Place, name: str) -> None:
         node = place.nodes.get(name)
         with connected(place.url) as primary:
             _refuse_primary(facts_of_primary(primary), node)
+            release(place.nodes, place.url, node)
             _take_away(place, primary, node)
 
 
 def rebuild(place: Place, name: str) -> ReplicaCreated:
     """Copy the primary anew into the node `name`: for one that cannot follow any more."""
     with place.nodes.locked():
-        return rebuild_node(place, place.nodes.get(name))
+        node = place.nodes.get(name)
+        release(place.nodes, place.url, node, comes_back=True)
+        made = rebuild_node(place, node)
+        tend(place.nodes, place.url, patient=False)
+        return made
 
 
 def rebuild_node(place: Place, node: Node) -> ReplicaCreated:

@@ -1,12 +1,19 @@
 """Making sure that a server takes no more writes, and knowing how far it had got."""
 
 import re
+import subprocess
+import time
 from dataclasses import dataclass
 
 from depot_ops.postgres.wal.names import format_lsn, parse_lsn
-from depot_ops.replicas.nodes import ReplicaError
-from depot_ops.replicas.server import Control, Server, ShutdownMode
+from depot_ops.replicas.create import Place
+from depot_ops.replicas.loss import Answer, ask
+from depot_ops.replicas.nodes import Node, ReplicaError
+from depot_ops.replicas.server import STANDBY_SIGNAL, Control, Server, ShutdownMode
 
+SILENCED_SECONDS = 5.0
+POLL_SECONDS = 0.2
+_END = re.compile(r"^end_of_log\s+([0-9A-F]+/[0-9A-F]+)\s*$", re.MULTILINE)
 _RECORD = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+).*lsn: ([0-9A-F]+/[0-9A-F]+)")
 
 
@@ -20,6 +27,14 @@ class Fenced:
 
     server: Server
     control: Control
+
+    @property
+    def system_identifier(self) -> int:
+        return self.control.system_identifier
+
+    @property
+    def proof(self) -> str:
+        return f"no process of it is left ({self.control.state}), and {STANDBY_SIGNAL} makes every start read-only"
 
     def end_of_log(self, start: int) -> int:
         """Where its log ends, looked for from `start` on record by record; `start` when it has nothing behind that."""
@@ -42,3 +57,51 @@ def fence(server: Server, mode: ShutdownMode = ShutdownMode.FAST) -> Fenced:
         return Fenced(server, server.control())
     except (ReplicaError, OSError) as error:
         raise CannotFence(f"{server.node.name} could not be fenced: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class FencedByCommand:
+    """A server elsewhere, of which a command said that it is stopped, and which was seen to take no writes."""
+
+    proof: str
+    end: int | None
+    """Where its log ends, when the command could tell."""
+    system_identifier: None = None
+
+    def end_of_log(self, start: int) -> int | None:
+        return self.end if self.end is None else max(self.end, start)
+
+
+def fence_by_command(place: Place, node: Node) -> FencedByCommand:
+    """Have the node stopped by FENCE_COMMAND. Raises CannotFence.
+
+    The command has to end with 0 in time, and then the node has to be silent or read-only: neither proves it alone.
+    """
+    if not place.fence_command:
+        raise CannotFence(f"{node.name} is on {node.host} and could not be fenced: set FENCE_COMMAND")
+    known = {"name": node.name, "host": node.host, "port": str(node.port), "data": str(node.data)}
+    try:
+        command = [word.format_map(known) for word in place.fence_command]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=place.fence_seconds, stdin=subprocess.DEVNULL, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotFence(f"{node.name}: the fence command did not end within {place.fence_seconds:g} s") from None
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise CannotFence(f"{node.name}: the fence command cannot be run: {error!r}") from error
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()[-300:]
+        raise CannotFence(f"{node.name}: the fence command failed with exit code {done.returncode}: {said}")
+    answer = _silenced(place, node)
+    end = _END.search(done.stdout)
+    proof = f"{command[0]} ended with 0, and then it {answer}"
+    return FencedByCommand(proof, parse_lsn(end[1]) if end else None)
+
+
+def _silenced(place: Place, node: Node) -> Answer:
+    deadline = time.monotonic() + SILENCED_SECONDS
+    while (answer := ask(node.conninfo(place.url))) not in (Answer.SILENT, Answer.READ_ONLY):
+        if time.monotonic() > deadline:
+            raise CannotFence(f"{node.name}: the fence command ended with 0, but it {answer}")
+        time.sleep(POLL_SECONDS)
+    return answer

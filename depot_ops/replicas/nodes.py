@@ -21,6 +21,8 @@ from depot_ops.local.secrets import write_private
 # Also the name of a slot and of a role, each with a prefix: both allow 63 bytes.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 LOCK_POLL_SECONDS = 0.05
+HERE = "127.0.0.1"
+FAILOVER_RECORD = ".failover"
 
 
 class ReplicaError(Exception):
@@ -32,18 +34,24 @@ class ReplicaBusy(ReplicaError):
 
 
 class Node(BaseModel):
-    """One server on this host, primary or standby."""
+    """One server, primary or standby. All that are made here are on this host; a primary may be elsewhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     data: Path
     port: Annotated[int, Field(ge=1, le=65535)]
+    host: str = HERE
     listen_addresses: str = "127.0.0.1"
     socket_directories: str | None = None
     """Where a server that was not made here has them; otherwise beside the data."""
     supervised: bool = False
     """Whether `depot-ops up` starts it again when it ends; otherwise it runs by itself, as pg_ctl starts servers."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Its processes and files cannot be reached: it is fenced by a command, and not rewound from here."""
+        return self.host != HERE
 
     @property
     def slot(self) -> str:
@@ -56,7 +64,7 @@ class Node(BaseModel):
 
     def conninfo(self, url: str) -> str:
         """The address `url`, at this node only, whatever its role is now."""
-        address = {**conninfo_to_dict(url), "host": "127.0.0.1", "port": self.port, "target_session_attrs": "any"}
+        address = {**conninfo_to_dict(url), "host": self.host, "port": self.port, "target_session_attrs": "any"}
         address.pop("hostaddr", None)
         return make_conninfo("", **address)
 
@@ -127,6 +135,12 @@ class Nodes:
     def held(self, name: str, wait_seconds: float = 0.0) -> Iterator[None]:
         """While it is held, no supervisor starts the node: its directory is being changed."""
         with self._flocked(f"{name}.hold", wait_seconds, f"{name} is being changed by another operation: wait"):
+            yield
+
+    @contextmanager
+    def tended(self, wait_seconds: float) -> Iterator[None]:
+        """While the primary is told whom to wait for. Not `locked`: a primary that hangs must hold up no failover."""
+        with self._flocked(".tending.lock", wait_seconds, "the synchronous mode is being changed: try again"):
             yield
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Making a standby the primary: by a planned switchover, or after the primary is lost."""
+"""Making a standby the primary by a planned switchover, and what a failover has in common with it."""
 
 import time
 from collections.abc import Iterator
@@ -13,11 +13,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from depot_api.epochs import EpochFile
 from depot_ops.postgres.wal.names import format_lsn, parse_lsn
+from depot_ops.replicas import synchronous
 from depot_ops.replicas.create import Place
-from depot_ops.replicas.fencing import CannotFence, Fenced, fence
-from depot_ops.replicas.nodes import Node, ReplicaError
+from depot_ops.replicas.fencing import fence
+from depot_ops.replicas.nodes import FAILOVER_RECORD, Node, ReplicaError
 from depot_ops.replicas.rejoin import Rejoined, rejoin_node
-from depot_ops.replicas.server import STANDBY_SIGNAL, ShutdownMode, wait_until
+from depot_ops.replicas.server import wait_until
 from depot_ops.replicas.streaming import (
     PrimaryFacts,
     admit_role,
@@ -31,9 +32,6 @@ CAUGHT_UP_SECONDS = 30.0
 DRAIN_SECONDS = 1.0
 LAST_BYTE_SECONDS = 30.0
 PROMOTE_SECONDS = 60
-# Patroni's maximum_lag_on_failover.
-MAX_LOSS_BYTES = 1 << 20
-PROBE_SECONDS = 3
 POLL_SECONDS = 0.01
 DATABASE = "depot"
 
@@ -84,9 +82,13 @@ def switchover(place: Place, name: str, epochs: EpochFile | None = None) -> Prom
         with place.nodes.held(old.name):
             gap_started = time.monotonic()
             hand_over(place, old, facts, target)
+            synchronous.hand_on(place.nodes, place.url, target, [old, *_others(place, old, target)])
             led = _promote(place, target, "switchover", epochs)
-        _lead_others(place, target, without=(old, target))
+        # Of a failover that was refused before: whom it suspected is a standby now.
+        (place.nodes.directory / FAILOVER_RECORD).unlink(missing_ok=True)
+        lead_others(place, target, without=(old, target))
         rejoined, problem = _try_rejoin(place, target, old)
+        synchronous.tend(place.nodes, target.conninfo(place.url), patient=False)
     return Promotion(
         kind="switchover",
         promoted=target.name,
@@ -151,7 +153,7 @@ def hand_over(place: Place, old: Node, facts: PrimaryFacts, target: Node) -> Non
         end = fenced.end_of_log(fenced.control.checkpoint_lsn)
         with connected(target.conninfo(place.url)) as standby:
             wait_until(
-                lambda: _received(standby)[2] >= end,
+                lambda: received(standby)[2] >= end,
                 LAST_BYTE_SECONDS,
                 f"{target.name} did not get the last of {old.name}, up to {format_lsn(end)}",
             )
@@ -186,12 +188,12 @@ def _drain(primary: psycopg.Connection[Any]) -> None:
         primary.execute("ALTER SYSTEM RESET default_transaction_read_only")
 
 
-def _received(standby: psycopg.Connection[Any]) -> tuple[bool, int, int]:
+def received(standby: psycopg.Connection[Any]) -> tuple[bool, int, int]:
     """Is it a standby, of which cluster, and up to where has it the log?"""
     row = standby.execute(_RECEIVED).fetchone()
     assert row is not None
-    in_recovery, system_identifier, received = row
-    return in_recovery, system_identifier, parse_lsn(received or "0/0")
+    in_recovery, system_identifier, position = row
+    return in_recovery, system_identifier, parse_lsn(position or "0/0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,16 +206,25 @@ class _Led:
 def _promote(place: Place, target: Node, reason: str, epochs: EpochFile | None) -> _Led:
     """Promote, and begin an epoch as the first write."""
     with connected(depot_at(place, target)) as connection:
-        promoted = connection.execute("SELECT pg_promote(true, %s)", (PROMOTE_SECONDS,)).fetchone()
-        if promoted != (True,):
-            raise ReplicaError(f"{target.name} was told to promote and did not within {PROMOTE_SECONDS} s: see its log")
+        make_writable(connection, target)
         epoch = begin_epoch(connection, target.name, reason, epochs)
         first_write = time.monotonic()
-        # The control file says the old timeline until then, and a rewind would read that.
-        connection.execute("CHECKPOINT")
-        timeline = facts_of_primary(connection).timeline
-    place.server(target).configure({})
+        timeline = settle(place, connection, target)
     return _Led(epoch, timeline, first_write)
+
+
+def make_writable(connection: psycopg.Connection[Any], target: Node) -> None:
+    promoted = connection.execute("SELECT pg_promote(true, %s)", (PROMOTE_SECONDS,)).fetchone()
+    if promoted != (True,):
+        raise ReplicaError(f"{target.name} was told to promote and did not within {PROMOTE_SECONDS} s: see its log")
+
+
+def settle(place: Place, connection: psycopg.Connection[Any], target: Node) -> int:
+    """What a new primary does when it takes writes already. Returns its timeline."""
+    # The control file says the old timeline until then, and a rewind would read that.
+    connection.execute("CHECKPOINT")
+    place.server(target).configure({})
+    return facts_of_primary(connection).timeline
 
 
 def begin_epoch(connection: psycopg.Connection[Any], node: str, reason: str, epochs: EpochFile | None) -> int:
@@ -239,9 +250,10 @@ def adopt(place: Place, epochs: EpochFile, reason: str) -> int:
         return begin_epoch(connection, node, reason, epochs)
 
 
-def _lead_others(place: Place, target: Node, without: tuple[Node, ...]) -> None:
-    """The other standbys follow the new primary."""
-    others = [node for node in place.nodes.all() if node.name not in {one.name for one in without}]
+def lead_others(place: Place, target: Node, without: tuple[Node, ...]) -> None:
+    """The other standbys on this host follow the new primary."""
+    left_out = {one.name for one in without}
+    others = [node for node in place.nodes.all() if node.name not in left_out and not node.is_remote]
     with connected(target.conninfo(place.url)) as primary:
         for other in others:
             make_slot(primary, other)
@@ -251,125 +263,13 @@ def _lead_others(place: Place, target: Node, without: tuple[Node, ...]) -> None:
                     standby.execute("SELECT pg_reload_conf()")
 
 
+def _others(place: Place, *without: Node) -> list[Node]:
+    return [node for node in place.nodes.all() if node not in without]
+
+
 def _try_rejoin(place: Place, target: Node, old: Node) -> tuple[Rejoined | None, str | None]:
     """The depot works without it: what stands in the way is told, and does not undo the promotion."""
     try:
         return rejoin_node(place, target, old), None
     except (ReplicaError, psycopg.Error, OSError) as error:
         return None, f"{error}. Run `depot-ops replica rejoin {old.name}`"
-
-
-# After a loss -------------------------------------------------------------------------------------------------------
-
-
-def promote(
-    place: Place,
-    name: str,
-    epochs: EpochFile | None = None,
-    *,
-    accept_data_loss: bool = False,
-    reason: str = "",
-    max_loss_bytes: int = MAX_LOSS_BYTES,
-) -> Promotion:
-    """Make the standby `name` the primary because the primary is lost.
-
-    Every other node that is not a standby is fenced first. Raises Refused when one cannot be, when one still takes
-    writes, when another standby has more, or when more than `max_loss_bytes` would be lost; all but the second are
-    overruled by `accept_data_loss` with a `reason`, which is kept with the epoch.
-    """
-    if accept_data_loss and not reason.strip():
-        raise Refused("data loss is accepted with a reason only: it is kept with the epoch")
-    started_at, started = datetime.now(UTC), time.monotonic()
-    with place.nodes.locked():
-        target = place.nodes.get(name)
-        others = [node for node in place.nodes.all() if node.name != name]
-        with connected(target.conninfo(place.url)) as standby:
-            in_recovery, system_identifier, _ = _received(standby)
-            if not in_recovery:
-                raise ReplicaError(f"{name} takes writes already: nothing is to be promoted")
-            suspects = [node for node in others if not _is_standby(place, node)]
-            _refuse_working(place, suspects)
-            gap_started = time.monotonic()
-            fenced, problems = _fence_all(place, suspects, system_identifier)
-            received = _received(standby)[2]
-            ends = [found.end_of_log(received) for found in fenced.values()]
-        problems += _ahead(place, [node for node in others if node not in suspects], received)
-        lost_bytes = max(0, max(ends) - received) if ends and not problems else None
-        if lost_bytes is not None and lost_bytes > max_loss_bytes:
-            problems.append(f"{lost_bytes:,} bytes of the primary's log would be lost, more than {max_loss_bytes:,}")
-        if not suspects:
-            problems.append("no node is known as the old primary, so that none could be fenced")
-        if problems and not accept_data_loss:
-            raise Refused(
-                f"{name} was not promoted: {'; '.join(problems)}. Mend that, or say --accept-data-loss --reason"
-            )
-        why = reason or "the primary was lost"
-        led = _promote(place, target, why, epochs)
-        _lead_others(place, target, without=(*suspects, target))
-    return Promotion(
-        kind="failover",
-        promoted=name,
-        fenced=tuple(sorted(fenced)),
-        reason=why,
-        epoch=led.epoch,
-        timeline=led.timeline,
-        lost_bytes=lost_bytes,
-        accepted_data_loss=accept_data_loss,
-        write_gap_seconds=round(led.first_write - gap_started, 3),
-        started_at=started_at,
-        duration_seconds=round(time.monotonic() - started, 3),
-    )
-
-
-def _is_standby(place: Place, node: Node) -> bool:
-    """A primary that has been fenced before has the signal too, but was no standby when it stopped."""
-    try:
-        return (node.data / STANDBY_SIGNAL).exists() and place.server(node).control().is_of_standby
-    except ReplicaError:
-        return False
-
-
-def _refuse_working(place: Place, suspects: list[Node]) -> None:
-    for node in suspects:
-        try:
-            with connected(node.conninfo(place.url), PROBE_SECONDS) as connection:
-                takes_writes = not _in_recovery(connection)
-        except psycopg.OperationalError:
-            continue
-        if takes_writes:
-            raise Refused(f"{node.name} takes writes: nothing is lost. Use `depot-ops replica switchover`")
-
-
-def _in_recovery(connection: psycopg.Connection[Any]) -> bool:
-    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
-    return row is not None and bool(row[0])
-
-
-def _fence_all(place: Place, suspects: list[Node], system_identifier: int) -> tuple[dict[str, Fenced], list[str]]:
-    fenced: dict[str, Fenced] = {}
-    problems: list[str] = []
-    for node in suspects:
-        try:
-            with place.nodes.held(node.name, wait_seconds=CAUGHT_UP_SECONDS):
-                fenced[node.name] = fence(place.server(node), ShutdownMode.IMMEDIATE)
-        except CannotFence as error:
-            problems.append(str(error))
-            continue
-        if fenced[node.name].control.system_identifier != system_identifier:
-            problems.append(f"{node.name} is of another cluster: nobody knows what the lost primary had")
-    return fenced, problems
-
-
-def _ahead(place: Place, standbys: list[Node], received: int) -> list[str]:
-    """Another standby with more of the log: promoting this one would lose what that one has."""
-    problems = []
-    for node in standbys:
-        try:
-            with connected(node.conninfo(place.url)) as connection:
-                theirs = _received(connection)[2]
-        except psycopg.OperationalError as error:
-            problems.append(f"how far {node.name} is could not be asked: {str(error).strip()}")
-            continue
-        if theirs > received:
-            problems.append(f"{node.name} has {theirs - received:,} bytes more: promote that")
-    return problems

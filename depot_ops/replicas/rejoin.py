@@ -12,6 +12,7 @@ from depot_ops.replicas.create import PROOF_TIMEOUT_SECONDS, Place, rebuild_node
 from depot_ops.replicas.nodes import Node, ReplicaError
 from depot_ops.replicas.server import Server
 from depot_ops.replicas.streaming import admit, connected, drop_slot, facts_of_primary, prove_streaming
+from depot_ops.replicas.synchronous import tend
 
 # Slots that it had as the primary would keep the log of the standby that it is now for ever.
 _OWN_SLOTS = r"SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'depot\_%' AND NOT active"
@@ -50,7 +51,9 @@ def rejoin(place: Place, name: str) -> Rejoined:
         leader = next((one for one in place.nodes.all() if one.data == facts.data), None)
         if leader is None:
             raise ReplicaError(f"the primary at {facts.data} is no node of {place.nodes.directory}")
-        return rejoin_node(place, leader, node)
+        rejoined = rejoin_node(place, leader, node)
+        tend(place.nodes, leader.conninfo(place.url), patient=False)
+        return rejoined
 
 
 def rejoin_node(place: Place, leader: Node, node: Node) -> Rejoined:
@@ -85,7 +88,7 @@ def _made_follower(place: Place, primary: psycopg.Connection[Any], leader: Node,
                 " this is not its old self. Remove it, or name the right directory"
             )
         admit(primary, node, place.nodes.passfile(node), server)
-        server.configure(place.settings(node, leader.port))
+        server.configure(place.settings(node, leader.port, leader.host))
         return _rewound(place, primary, leader, server)
 
 
@@ -105,7 +108,7 @@ def _rewound(place: Place, primary: psycopg.Connection[Any], leader: Node, serve
         raise RewindFailed(f"pg_rewind failed on {server.data}: {done.stderr.strip()}")
     # It took over the source's files, which is no standby and listens elsewhere.
     server.stay_standby()
-    server.configure(place.settings(server.node, leader.port))
+    server.configure(place.settings(server.node, leader.port, leader.host))
     marker.unlink()
     return Way.STRAIGHT if "no rewind required" in done.stderr + done.stdout else Way.REWIND
 

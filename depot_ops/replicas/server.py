@@ -48,6 +48,7 @@ class Control:
     system_identifier: int
     timeline: int
     checkpoint_lsn: int
+    segment_size_bytes: int
 
     @property
     def is_of_standby(self) -> bool:
@@ -139,6 +140,7 @@ class Server:
             system_identifier=int(said["Database system identifier"]),
             timeline=int(said["Latest checkpoint's TimeLineID"]),
             checkpoint_lsn=parse_lsn(said["Latest checkpoint location"]),
+            segment_size_bytes=int(said["Bytes per WAL segment"]),
         )
 
     def run(self, program: str, *arguments: str, url: str = "") -> subprocess.CompletedProcess[str]:

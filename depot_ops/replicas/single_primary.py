@@ -20,7 +20,7 @@ def check_single_primary(place: Place) -> Finding:
                 with connected(node.conninfo(place.url), PROBE_SECONDS) as connection:
                     row = connection.execute("SELECT NOT pg_is_in_recovery()").fetchone()
             except psycopg.OperationalError:
-                if place.server(node).is_running():
+                if node.is_remote or place.server(node).is_running():
                     silent.append(node.name)
                 continue
             if row and row[0]:
@@ -37,7 +37,7 @@ def _judged(writable: list[str], silent: list[str]) -> tuple[Status, str]:
         named = ", ".join(writable)
         return Status.UNHEALTHY, f"{named} take writes: stop all but the one of the last epoch, then rejoin them"
     if silent:
-        return Status.UNKNOWN, f"{', '.join(silent)} runs and does not answer: nobody knows whether it takes writes"
+        return Status.UNKNOWN, f"{', '.join(silent)} may run and does not answer: nobody knows whether it takes writes"
     if not writable:
         return Status.UNHEALTHY, "no node takes writes: start the primary, or promote a standby"
     return Status.HEALTHY, f"{writable[0]} alone takes writes"

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from depot_ops.local.secrets import write_private
 from depot_ops.postgres.wal.names import parse_lsn
-from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
+from depot_ops.replicas.nodes import HERE, Node, Nodes, ReplicaError
 from depot_ops.replicas.server import Server
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -43,6 +43,8 @@ class PrimaryFacts:
     socket_directories: str
     syncs: bool
     """Not where nothing has to outlive the machine; then neither do its copies."""
+    host: str
+    """This one, where its data directory is found here; else as it was connected to."""
 
 
 _FACTS = """
@@ -58,7 +60,16 @@ WHERE NOT pg_is_in_recovery()
 def connected(conninfo: str, timeout_seconds: int = CONNECT_TIMEOUT_SECONDS) -> psycopg.Connection[Any]:
     """Each statement commits by itself. Raises psycopg.OperationalError."""
     return psycopg.connect(
-        conninfo, autocommit=True, connect_timeout=timeout_seconds, application_name="depot-ops replica"
+        conninfo,
+        autocommit=True,
+        connect_timeout=timeout_seconds,
+        application_name="depot-ops replica",
+        # Whoever mends the replication must not wait for it.
+        options="-c synchronous_commit=local",
+        # A server that is gone without a word is noticed.
+        keepalives_idle=5,
+        keepalives_interval=2,
+        keepalives_count=3,
     )
 
 
@@ -67,8 +78,11 @@ def facts_of_primary(connection: psycopg.Connection[Any]) -> PrimaryFacts:
     row = connection.execute(_FACTS).fetchone()
     if row is None:
         raise ReplicaError("the server that was named as the primary is a standby: name the one that takes writes")
-    system_identifier, major, port, data, *others = row
-    return PrimaryFacts(system_identifier, major, port, Path(data), *others)
+    system_identifier, major, port, data, timeline, listen_addresses, socket_directories, syncs = row
+    host = HERE if Path(data).is_dir() else connection.info.host
+    return PrimaryFacts(
+        system_identifier, major, port, Path(data), timeline, listen_addresses, socket_directories, syncs, host
+    )
 
 
 def admit(connection: psycopg.Connection[Any], node: Node, passfile: Path, server: Server) -> None:
@@ -125,11 +139,13 @@ def _make_role(connection: psycopg.Connection[Any], role: str, password: str) ->
     )
 
 
-def standby_settings(node: Node, nodes: Nodes, primary_port: int, archive: Path | None) -> dict[str, str]:
+def standby_settings(
+    node: Node, nodes: Nodes, primary_port: int, archive: Path | None, host: str = HERE
+) -> dict[str, str]:
     """How `node` follows the primary: by stream with the password from a private file, else from the archive."""
     conninfo = make_conninfo(
         "",
-        host="127.0.0.1",
+        host=host,
         port=primary_port,
         user=node.role,
         passfile=str(nodes.passfile(node)),

@@ -21,6 +21,7 @@ from depot_ops.postgres.wal.inventory import check_continuity, take_stock
 from depot_ops.postgres.wal.names import parse_lsn
 from depot_ops.postgres.wal.progress import check_freshness
 from depot_ops.postgres.wal.timelines import UnknownTimeline
+from depot_ops.reports.failovers import newest_document
 from depot_ops.reports.nightly import check_backup_age, write_whole
 
 CATCH_UP_SECONDS = 60.0
@@ -61,6 +62,7 @@ class ChecklistScope(BaseModel):
     primary_url: str | None = None
     replica_url: str | None = None
     failover_document: Path | None = None
+    """Left out: the last one that a failover wrote by itself."""
     catch_up_seconds: float = CATCH_UP_SECONDS
 
 
@@ -222,16 +224,17 @@ def _replica_caught_up(scope: ChecklistScope) -> list[Finding]:
 
 def _failover_documented(scope: ChecklistScope) -> list[Finding]:
     line = Line.FAILOVER_DOCUMENTED
-    if scope.failover_document is None:
+    document = scope.failover_document or newest_document(scope.backup_dir)
+    if document is None:
         return [_not_given(line, "--failover-document")]
     try:
-        text = scope.failover_document.read_text(errors="replace").strip()
-        sha256 = sha256_of(scope.failover_document)
+        text = document.read_text(errors="replace").strip()
+        sha256 = sha256_of(document)
     except OSError as error:
         return [Finding(check=line, status=Status.UNHEALTHY, detail=f"it cannot be read: {error}")]
     if not text:
-        return [Finding(check=line, status=Status.UNHEALTHY, detail=f"{scope.failover_document} is empty")]
-    figures: Figures = {"file": str(scope.failover_document), "sha256": sha256}
+        return [Finding(check=line, status=Status.UNHEALTHY, detail=f"{document} is empty")]
+    figures: Figures = {"file": str(document), "sha256": sha256}
     detail = f"begins {text.splitlines()[0][:100]!r}"
     return [Finding(check=line, status=Status.HEALTHY, detail=detail, figures=figures)]
 

@@ -22,9 +22,15 @@ def tick(pair):
     return observed, judged
 
 
-def test_every_server_is_observed_and_a_broken_stream_is_red_and_not_zero(pair):
+def test_every_server_is_observed_and_a_broken_stream_is_red_and_not_zero(pair, monkeypatch):
+    monkeypatch.setenv("REPLICA_DIR", str(pair.place.nodes.directory))
+    monkeypatch.setenv("DEPOT_REPLICATION_URL", pair.place.url)
     observed, judged = tick(pair)
-    assert {name: event.passed for name, event in judged.items()} == {"primary": True, "standby": True}
+    assert {name: event.passed for name, event in judged.items()} == {
+        "primary": True,
+        "standby": True,
+        "writable_primary": True,
+    }
     assert observed["standby"].metadata["lag_bytes"].value == 0
     assert observed["standby"].metadata["lag_seconds"].value < 60
     assert observed["primary"].metadata["role"].value == "primary"
@@ -33,6 +39,7 @@ def test_every_server_is_observed_and_a_broken_stream_is_red_and_not_zero(pair):
     observed, judged = tick(pair)
     assert not judged["standby"].passed
     assert not judged["primary"].passed
+    assert not judged["writable_primary"].passed
     assert "lag_bytes" not in observed["standby"].metadata
     assert "lag_seconds" not in observed["standby"].metadata
 
@@ -47,4 +54,4 @@ def test_definitions_with_nodes(pair):
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     loaded = json.loads(done.stdout)
-    assert {"replica_lag", "replica/primary", "replica/standby"} <= set(loaded)
+    assert {"replica_lag", "primary_health", "replica/primary", "replica/standby", "writable_primary"} <= set(loaded)

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from depot_ops.replicas.create import create
+from depot_ops.replicas.failover import promote
 from depot_ops.replicas.nodes import ReplicaError
-from depot_ops.replicas.promotion import Refused, promote
+from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.rejoin import Way, rejoin
 from depot_ops.replicas.server import STOP_TIMEOUT_SECONDS, ShutdownMode, wait_until
 

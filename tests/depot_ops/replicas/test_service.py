@@ -14,7 +14,8 @@ import pytest
 from depot_api.epochs import EpochFile
 from depot_ops.evidence import Status
 from depot_ops.local.ports import any_free
-from depot_ops.replicas.promotion import adopt, promote, switchover
+from depot_ops.replicas.failover import promote
+from depot_ops.replicas.promotion import adopt, switchover
 from depot_ops.replicas.rejoin import rejoin
 from depot_ops.replicas.server import ShutdownMode, wait_until
 from depot_ops.replicas.single_primary import check_single_primary

@@ -1,0 +1,233 @@
+"""Assisted failover: a sensor sees that the primary is lost, and a run promotes a standby.
+
+The sensor decides and the run acts: a tick that is given up is not cancelled. Without a quorum this is no high
+availability: whoever needs that takes Patroni.
+"""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+import psycopg
+from pydantic import Field
+
+from depot_ops.jobs import MAX_RUNTIME
+from depot_ops.replicas import failover as steps
+from depot_ops.replicas.create import Place
+from depot_ops.replicas.failover import Failover
+from depot_ops.replicas.loss import Loss, NotLost, Verdict, require_loss, watch_primary
+from depot_ops.replicas.nodes import Node, ReplicaError
+from depot_ops.replicas.promotion import Refused
+from depot_ops.replicas.site import epochs_of, patience_of, place_of, terms_of, why_not
+from depot_ops.reports.failovers import evidence_directory, write_documents
+from depot_ops.settings import FailoverSettings, SettingsError, load
+
+INTERVAL_SECONDS = 1  # the daemon looks every five seconds; with five or more it would be every ten
+POOL = "failover"
+LOST_TIMELINE = "depot/lost_timeline"
+MAX_ATTEMPTS = 3
+RECENT_RUNS = 100
+# Longer than every step together may take; the storage of Dagster does not notice that a run's process died.
+DEAD_RUN_SECONDS = 180
+TOLD = (ReplicaError, psycopg.Error, OSError, SettingsError)
+
+
+# The run ------------------------------------------------------------------------------------------------------------
+
+
+class RecheckConfig(dg.Config):
+    """What the sensor saw; nothing when a person launches the job."""
+
+    seen: list[str] = Field(default_factory=list)
+
+
+@dg.op(pool=POOL, out={"lost": dg.Out(dg.Nothing, is_required=False)}, tags={"dagster/kind/postgres": ""})
+def recheck_primary(context: dg.OpExecutionContext, config: RecheckConfig) -> Iterator[dg.Output[None]]:
+    """Look again, from here and from the standbys: is the primary lost? Takes up a failover that was interrupted.
+
+    Where a node takes writes, the primary or what another run promoted, nothing is left to do, and the run ends green.
+    """
+
+    def recheck(place: Place, settings: FailoverSettings) -> Failover:
+        if reason := why_not(settings, place):
+            raise Refused(reason)
+        seen = tuple(config.seen)
+        if steps.interrupted(place) is None:
+            seen += require_loss(place).seen
+        return steps.begin(place, terms_of(settings), seen)
+
+    try:
+        _carried_out(context, recheck)
+    except NotLost as error:
+        context.log.info(f"Nothing is left to do: {error}")
+        return
+    yield dg.Output(None, "lost")
+
+
+def _op(name: str, step: steps.Step) -> dg.OpDefinition:
+    """One step of a failover, as its docstring describes it."""
+
+    @dg.op(
+        name=name,
+        pool=POOL,
+        ins={"before": dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
+        tags={"dagster/kind/postgres": ""},
+        description=step.__doc__,
+    )
+    def carry_out(context: dg.OpExecutionContext) -> None:
+        _carried_out(context, lambda place, _: step(place, _begun(place)))
+
+    return carry_out
+
+
+@dg.op(pool=POOL, ins={"before": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing), tags={"dagster/kind/postgres": ""})
+def begin_epoch(context: dg.OpExecutionContext) -> None:
+    """Begin an epoch as the first write: from then on the service takes no server of an older one."""
+    _carried_out(context, lambda place, settings: steps.begin_next_epoch(place, _begun(place), epochs_of(settings)))
+
+
+@dg.op(pool=POOL, ins={"before": dg.In(dg.Nothing)}, tags={"dagster/kind/postgres": ""})
+def document_failover(context: dg.OpExecutionContext) -> None:
+    """Keep what the lost primary had and nobody else has, and leave the document in BACKUP_DIR/failovers."""
+
+    def document(place: Place, settings: FailoverSettings) -> Failover:
+        failover, backups = _begun(place), settings.backup_dir
+        kept_in = evidence_directory(failover, backups) if backups else None
+        failover = steps.finish(place, failover, kept_in, settings.wal_archive_dir)
+        if backups:
+            written, page = write_documents(failover, backups)
+            context.add_output_metadata(
+                {"document": dg.MetadataValue.path(str(written)), "page": dg.MetadataValue.md(page.read_text())}
+            )
+        steps.forget(place)
+        return failover
+
+    _carried_out(context, document)
+
+
+def _begun(place: Place) -> Failover:
+    failover = steps.under_way(place)
+    if failover is None:
+        raise ReplicaError("the failover has ended, by another hand: look at `depot-ops replica list`")
+    return failover
+
+
+def _carried_out(context: dg.OpExecutionContext, step: Callable[[Place, FailoverSettings], Failover]) -> None:
+    """Alone on the nodes. What stops it is told; the next attempt takes it up here."""
+    try:
+        settings = load(FailoverSettings)
+        place = place_of(settings)
+        with place.nodes.locked():
+            failover = step(place, settings)
+    except NotLost:
+        raise
+    except TOLD as error:
+        raise dg.Failure(str(error).strip(), allow_retries=False) from error
+    context.log.info(failover.model_dump_json())
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    # Ahead of all that waits; dagster.yaml keeps a place free for this owner.
+    tags={"owner": "depot-failover", "dagster/priority": "100", MAX_RUNTIME: "300", "dagster/kind/postgres": ""},
+    description=(
+        "Assisted failover: looks again whether the primary is lost, chooses the standby that has most, stops the old"
+        " primary for good and proves it, promotes, begins a cluster epoch, and documents it in BACKUP_DIR/failovers."
+        " Red: nothing was promoted, or it was and a later step failed; the run says which, and the sensor tries again."
+        " Afterwards the old primary rejoins with `depot-ops replica rejoin`."
+    ),
+)
+def promote_replica() -> None:
+    chosen = _op("choose_standby", steps.choose)(recheck_primary())
+    fenced = _op("verify_fence", steps.verify_fence)(_op("fence_primary", steps.fence_suspects)(chosen))
+    promoted = begin_epoch(_op("promote_standby", steps.promote_target)(fenced))
+    document_failover(_op("await_writes", steps.await_writes)(promoted))
+
+
+# The sensor ---------------------------------------------------------------------------------------------------------
+
+
+def failover_sensors(nodes: list[Node]) -> list[dg.SensorDefinition]:
+    """None where there is nothing to watch. Whether it may promote is decided here, when definitions are loaded."""
+    if not nodes:
+        return []
+    try:
+        settings = load(FailoverSettings)
+        refusal = why_not(settings, place_of(settings))
+    except TOLD as error:
+        settings, refusal = None, str(error)
+    if refusal and (settings is None or settings.assisted_failover):
+        logging.getLogger("depot_ops").error("Assisted failover stays off: %s", refusal)
+    return [_health_sensor(refusal)]
+
+
+def _health_sensor(refusal: str | None) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="primary_health",
+        job=promote_replica,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            "Watches the primary, from here and as its standbys see it, and launches promote_replica when it is lost."
+            + (f" PROMOTION IS OFF: {refusal}." if refusal else " Promotion is ON (assisted failover).")
+        ),
+    )
+    def primary_health(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        try:
+            settings = load(FailoverSettings)
+            place = place_of(settings)
+            verdict = _interrupted(place) or watch_primary(place, patience_of(settings))
+            if verdict.loss is not None:
+                with place.nodes.locked():  # nobody is at it: a person's switchover is no loss
+                    pass
+        except TOLD as error:
+            return dg.SkipReason(f"The primary could not be watched: {str(error).strip()}")
+        if verdict.loss is None:
+            return dg.SkipReason(verdict.detail)
+        if refusal:
+            return dg.SkipReason(f"{verdict.detail}. NOTHING IS PROMOTED: {refusal}")
+        return _requested(context.instance, verdict.loss, verdict.detail)
+
+    return primary_health
+
+
+def _interrupted(place: Place) -> Verdict | None:
+    """A failover that began and has not ended; whoever carries it on holds the lock."""
+    failover = steps.under_way(place)
+    if failover is None or not steps.is_left_to_do(place, failover):
+        return None
+    detail = f"a failover that began {failover.started_at:%Y-%m-%d %H:%M:%S} UTC has not ended"
+    return Verdict(detail, Loss(failover.system_identifier, failover.old_timeline, ()))
+
+
+def _requested(instance: dg.DagsterInstance, loss: Loss, detail: str) -> dg.RunRequest | dg.SkipReason:
+    """One run at a time; a key is used up by its run, so each attempt has its own."""
+    lost = f"{loss.system_identifier}:{loss.timeline}"
+    records = instance.get_run_records(dg.RunsFilter(job_name=promote_replica.name), limit=RECENT_RUNS)
+    for record in records:
+        if not record.dagster_run.is_finished and not _gave_up_dead(instance, record):
+            return dg.SkipReason(f"{detail}. The run {record.dagster_run.run_id} is at it")
+    attempts = [one.dagster_run for one in records if one.dagster_run.tags.get(LOST_TIMELINE) == lost]
+    failed = len(list(itertools.takewhile(lambda run: not run.is_success, attempts)))  # the newest first
+    if failed >= MAX_ATTEMPTS:
+        return dg.SkipReason(
+            f"{detail}. {failed} attempts failed, the last says why: a person decides (`depot-ops replica promote`)"
+        )
+    return dg.RunRequest(
+        run_key=f"{lost}:{len(attempts) + 1}",
+        run_config=dg.RunConfig(ops={recheck_primary.name: RecheckConfig(seen=list(loss.seen))}),
+        tags={LOST_TIMELINE: lost},
+    )
+
+
+def _gave_up_dead(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+    """Dagster's default launcher does not notice that a run's process died, which keeps its slot in the pool."""
+    if record.start_time is None or time.time() - record.start_time < DEAD_RUN_SECONDS:
+        return False
+    run = record.dagster_run
+    instance.report_run_failed(run, f"It has not ended within {DEAD_RUN_SECONDS} s: it died.")
+    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return True

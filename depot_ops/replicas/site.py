@@ -1,0 +1,97 @@
+"""The nodes as the environment names them, for what runs by itself."""
+
+import shlex
+from functools import cache
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from depot_api.epochs import FILE_NAME, EpochFile
+from depot_ops.postgres.accounts import AccountError, ServerAccount, runnable_binaries, server_account
+from depot_ops.postgres.binaries import Binaries, BinariesNotFound, find_binaries
+from depot_ops.replicas.create import Place
+from depot_ops.replicas.failover import Terms
+from depot_ops.replicas.loss import ANSWER_SECONDS, Patience
+from depot_ops.replicas.nodes import Nodes, ReplicaError
+from depot_ops.replicas.streaming import connected
+from depot_ops.settings import FailoverSettings
+
+WATCH_SECONDS = 4.0
+_SYSTEM_IDENTIFIER = "SELECT system_identifier FROM pg_control_system()"
+
+
+def place_of(settings: FailoverSettings) -> Place:
+    """Raises ReplicaError when something is not set."""
+    if settings.replica_dir is None or settings.depot_replication_url is None:
+        raise ReplicaError("REPLICA_DIR and DEPOT_REPLICATION_URL have to be set")
+    try:
+        account, binaries = _programs()
+        command = tuple(shlex.split(settings.fence_command))
+    except (AccountError, BinariesNotFound) as error:
+        raise ReplicaError(str(error)) from error
+    except ValueError as error:
+        raise ReplicaError(f"FENCE_COMMAND cannot be split into words: {error}") from error
+    return Place(
+        nodes=Nodes(settings.replica_dir.absolute()),
+        url=settings.depot_replication_url.get_secret_value(),
+        binaries=binaries,
+        account=account,
+        archive=settings.replica_archive_dir,
+        fence_command=command,
+        fence_seconds=settings.fence_timeout_seconds,
+    )
+
+
+@cache
+def _programs() -> tuple[ServerAccount, Binaries]:
+    account = server_account()
+    return account, runnable_binaries(find_binaries(), account)
+
+
+def patience_of(settings: FailoverSettings) -> Patience:
+    """Between two ticks, five seconds apart, nobody looks: a tick lasts for most of that."""
+    interval, looks = settings.failover_interval_seconds, settings.failover_looks
+    return Patience(settings.failover_failures, looks, interval, watch_seconds=min(WATCH_SECONDS, looks * interval))
+
+
+def terms_of(settings: FailoverSettings) -> Terms:
+    return Terms(max_loss_bytes=settings.failover_max_loss_bytes, reason="assisted failover: the primary was lost")
+
+
+def epochs_of(settings: FailoverSettings) -> EpochFile | None:
+    path: Path | None = settings.asset_storage_path
+    return EpochFile(path / FILE_NAME) if path else None
+
+
+def why_not(settings: FailoverSettings, place: Place) -> str | None:
+    """Why nothing is promoted by itself here; None when it may be.
+
+    Dagster's storage on the depot's own server is lost together with the primary, and with it the sensor.
+    """
+    if not settings.assisted_failover:
+        return "ASSISTED_FAILOVER is off: it is told and nothing is promoted. Use `depot-ops replica promote`"
+    if settings.dagster_pg_url is None:
+        return "DAGSTER_PG_URL is not set: nobody can tell whether Dagster's storage is on the depot's server"
+    url = settings.dagster_pg_url.get_secret_value().replace("postgresql+psycopg2://", "postgresql://", 1)
+    storage = _system_identifier(url)
+    depot = next((found for node in place.nodes.all() if (found := _system_identifier(node.conninfo(place.url)))), None)
+    if storage is None or depot is None:
+        which = "Dagster's storage" if storage is None else "no node of the depot"
+        return f"{which} says which cluster it is: nobody can tell whether they are one server. Reload when both answer"
+    if storage == depot:
+        return (
+            f"Dagster's storage is on the depot's own server (cluster {depot}), and would be lost with it: promotion"
+            " stays off. Move the storage to a server of its own (DAGSTER_PG_URL)"
+        )
+    return None
+
+
+def _system_identifier(url: str) -> int | None:
+    """None when it does not answer."""
+    try:
+        with connected(make_conninfo(url), ANSWER_SECONDS) as connection:
+            row = connection.execute(_SYSTEM_IDENTIFIER).fetchone()
+    except psycopg.Error:
+        return None
+    return int(row[0]) if row else None

@@ -1,0 +1,75 @@
+"""What a lost primary had and nobody else has: kept as evidence before a rewind destroys it."""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync
+from depot_ops.postgres.wal.content import BadWalFile
+from depot_ops.postgres.wal.names import WalName, format_lsn, parse_wal_name
+from depot_ops.replicas.fencing import Fenced
+from depot_ops.replicas.nodes import ReplicaError
+from depot_ops.replicas.server import Server
+
+
+class Tail(BaseModel):
+    """What became of the end of one node's log."""
+
+    model_config = ConfigDict(frozen=True)
+
+    node: str
+    end_lsn: str | None = None
+    kept: dict[str, str] = {}
+    """Segments with what the new primary never got, and their SHA-256; in `directory`."""
+    directory: Path | None = None
+    archived: tuple[str, ...] = ()
+    """What its archiver had not yet got to before the fork: without them the archive would have a gap."""
+    problem: str | None = None
+
+
+def keep_tail(server: Server, fork: int, system_identifier: int, directory: Path, archive: Path | None) -> Tail:
+    """Copy what lies behind `fork` into `directory`, and hand what lies before it to the archive. Never raises.
+
+    The depot works again already: what stands in the way is told, and undoes nothing.
+    """
+    tail = Tail(node=server.node.name)
+    try:
+        control = server.control()
+        end = Fenced(server, control).end_of_log(fork)
+        first, behind = fork // control.segment_size_bytes, -(-end // control.segment_size_bytes)
+        log = server.data / "pg_wal"
+        names = [name for path in log.iterdir() if (name := parse_wal_name(path.name))]
+        own = [name for name in names if name.is_whole_segment and name.timeline == control.timeline]
+        numbers = {name: name.segment_number(control.segment_size_bytes) for name in own}
+        lost = sorted(name.name for name in own if end > fork and first <= numbers[name] < behind)
+        tail = tail.model_copy(update={"end_lsn": format_lsn(end)})
+        if lost:
+            tail = tail.model_copy(update={"kept": _copied(log, lost, directory), "directory": directory})
+        waiting = [name for name in own if numbers[name] < first and _is_waiting(log, name)]
+        if archive is not None:
+            store = WalArchive(archive, system_identifier)
+            for name in waiting:
+                store.store(name, (log / name.name).read_bytes())
+            tail = tail.model_copy(update={"archived": tuple(sorted(name.name for name in waiting))})
+    except (ReplicaError, ArchiveError, BadWalFile, OSError) as error:
+        return tail.model_copy(update={"problem": str(error)})
+    return tail
+
+
+def _is_waiting(log: Path, name: WalName) -> bool:
+    return (log / "archive_status" / f"{name.name}.ready").exists()
+
+
+def _copied(log: Path, names: list[str], directory: Path) -> dict[str, str]:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kept = {}
+    for name in names:
+        content = (log / name).read_bytes()
+        target = directory / name
+        target.touch(mode=0o600)
+        target.write_bytes(content)
+        fsync(target)
+        kept[name] = hashlib.sha256(content).hexdigest()
+    fsync(directory)
+    return kept
