@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -281,11 +281,11 @@ def _process(command: list[str], environment: dict[str, str], log: Path) -> Iter
         yield
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(READY_SECONDS)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # the daemon leaves its code server behind
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _counted(url: str, query: str) -> int:

@@ -1,6 +1,7 @@
 """`depot-ops replica`: standbys of the depot's primary."""
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -40,6 +41,7 @@ from depot_ops.replicas.synchronous import (
     switch,
     tend,
 )
+from depot_ops.settings import FailoverSettings, SettingsError, load
 
 CONFIRMATIONS = 2
 CONFIRMATION_SECONDS = 1.0
@@ -64,11 +66,14 @@ def _place(directory: Path, url: str, archive: Path | None = None) -> Place:
     try:
         account = server_account()
         binaries = runnable_binaries(find_binaries(), account)
-    except (AccountError, BinariesNotFound) as error:
+        settings = load(FailoverSettings)
+        fence_command = tuple(shlex.split(settings.fence_command))
+    except (AccountError, BinariesNotFound, SettingsError, ValueError) as error:
         raise failed(error, Status.UNKNOWN) from None
     nodes = Nodes(directory.absolute())
     nodes.prepare()
-    return Place(nodes, url, binaries, account, archive.absolute() if archive else None)
+    kept = archive.absolute() if archive else None
+    return Place(nodes, url, binaries, account, kept, fence_command, settings.fence_timeout_seconds)
 
 
 @app.command()
