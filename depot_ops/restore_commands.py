@@ -86,6 +86,9 @@ def restore_logical(
     url: Annotated[str, typer.Option(envvar="DEPOT_SUPERUSER_URL", help="A superuser's address of the server.")],
     project: Annotated[UUID | None, typer.Option(help="Only this project's rows.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Tables at once.")] = 2,
+    with_roles: Annotated[
+        bool, typer.Option("--with-roles", help="First make the roles of its cluster that the server lacks.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Restore a dump into a new database, counted against its record: 0 restored, 1 refused or failed.
@@ -93,9 +96,13 @@ def restore_logical(
     Example: depot-ops restore-dump depot-20261123T010000Z.dump --database depot_yesterday
     """
     try:
-        report = restore_dump(dump, url, database, find_binaries(), project_id=project, jobs=jobs)
+        report = restore_dump(
+            dump, url, database, find_binaries(), project_id=project, jobs=jobs, with_roles=with_roles
+        )
     except (DumpRestoreError, BinariesNotFound) as error:
         raise failed(error, Status.UNHEALTHY) from None
+    if report.roles_created:
+        typer.secho(f"roles made, set passwords where they have none: {', '.join(report.roles_created)}", err=True)
     rows = sum(report.row_counts.values())
     told = f"{database}: {rows:,} rows in {len(report.row_counts)} tables, {report.duration_seconds} s"
     typer.echo(report.model_dump_json(indent=2) if as_json else told)
