@@ -25,6 +25,7 @@ class _Options(TypedDict):
     timeline: int | None
     base: str | None
     verify: bool
+    stream: Path | None
 
 
 @app.command("restore")
@@ -45,6 +46,9 @@ def restore_cluster(
     timeline: Annotated[int | None, typer.Option(min=1, help="Left out: the newest that leads on.")] = None,
     base: Annotated[str | None, typer.Option(help="A base backup. Left out: the newest before the target.")] = None,
     system_identifier: Annotated[int | None, typer.Option(help="Where the archive has several clusters.")] = None,
+    stream: Annotated[
+        Path | None, typer.Option(envvar="WAL_STREAM_DIR", help="Where `wal receive` wrote: what it has beyond.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every page of the result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
@@ -57,7 +61,9 @@ def restore_cluster(
         account = server_account()
         binaries = runnable_binaries(find_binaries(), account)
         from_what = (backup_dir, archive, binaries, account, target)
-        options = _Options(system_identifier=system_identifier, timeline=timeline, base=base, verify=verify)
+        options = _Options(
+            system_identifier=system_identifier, timeline=timeline, base=base, verify=verify, stream=stream
+        )
         if to is not None and in_place is None:
             report = restore(to, *from_what, **options)
         elif in_place is not None and to is None:
@@ -71,6 +77,8 @@ def restore_cluster(
         return
     commit = f"last commit {report.last_commit_at.isoformat()}" if report.last_commit_at else "no commit after the base"
     typer.echo(f"{report.directory}: from {' + '.join(report.backups)} and {report.segments} segments")
+    if report.streamed_until:
+        typer.echo(f"and the stream behind them, to {report.streamed_until}")
     typer.echo(f"ended at {report.ended_lsn} of timeline {report.recovered_timeline}, {commit}")
     typer.echo(f"fetch {report.fetch_seconds} s, replay {report.replay_seconds} s, verify {report.verify_seconds} s")
     if not isinstance(report, InPlaceReport):

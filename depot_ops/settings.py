@@ -71,6 +71,9 @@ class WalSettings(BaseBackupSettings):
     """What the archive of the log is judged by."""
 
     wal_archive_dir: Path = Field(description="WAL_ARCHIVE_DIR: the archive of the log.")
+    wal_stream_dir: Path | None = Field(
+        None, description="WAL_STREAM_DIR: where `depot-ops wal receive` writes; not set when nobody streams."
+    )
 
 
 class ObjectiveSettings(BackupSettings):
