@@ -34,6 +34,7 @@ class _Options(TypedDict):
     timeline: int | None
     base: str | None
     verify: bool
+    stream: Path | None
 
 
 @app.command("restore")
@@ -55,6 +56,9 @@ def restore_cluster(
     timeline: Annotated[int | None, typer.Option(min=1, help="Left out: the newest that leads on.")] = None,
     base: Annotated[str | None, typer.Option(help="A base backup. Left out: the newest before the target.")] = None,
     system_identifier: Annotated[int | None, typer.Option(help="Where the archive has several clusters.")] = None,
+    stream: Annotated[
+        Path | None, typer.Option(envvar="WAL_STREAM_DIR", help="Where `wal receive` wrote: what it has beyond.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every page of the result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
@@ -68,7 +72,12 @@ def restore_cluster(
         binaries = runnable_binaries(find_binaries(), account)
         from_what = (backup_dir, archive, binaries, account, target)
         options = _Options(
-            copy=_copy(from_copy), system_identifier=system_identifier, timeline=timeline, base=base, verify=verify
+            copy=_copy(from_copy),
+            system_identifier=system_identifier,
+            timeline=timeline,
+            base=base,
+            verify=verify,
+            stream=stream,
         )
         if to is not None and in_place is None:
             report = restore(to, *from_what, **options)
@@ -85,6 +94,8 @@ def restore_cluster(
         return
     commit = f"last commit {report.last_commit_at.isoformat()}" if report.last_commit_at else "no commit after the base"
     typer.echo(f"{report.directory}: from {' + '.join(report.backups)} and {report.segments} segments")
+    if report.streamed_until:
+        typer.echo(f"and the stream behind them, to {report.streamed_until}")
     typer.echo(f"ended at {report.ended_lsn} of timeline {report.recovered_timeline}, {commit}")
     typer.echo(f"fetch {report.fetch_seconds} s, replay {report.replay_seconds} s, verify {report.verify_seconds} s")
     if not isinstance(report, InPlaceReport):
@@ -101,6 +112,9 @@ def restore_logical(
     from_copy: FromCopy = False,
     project: Annotated[UUID | None, typer.Option(help="Only this project's rows.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Tables at once.")] = 2,
+    with_roles: Annotated[
+        bool, typer.Option("--with-roles", help="First make the roles of its cluster that the server lacks.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Restore a dump into a new database, counted against its record: 0 restored, 1 refused or failed.
@@ -109,11 +123,15 @@ def restore_logical(
     """
     try:
         with _dump(dump, _copy(from_copy)) as path:
-            report = restore_dump(path, url, database, find_binaries(), project_id=project, jobs=jobs)
+            report = restore_dump(
+                path, url, database, find_binaries(), project_id=project, jobs=jobs, with_roles=with_roles
+            )
     except DumpUnusable as error:
         raise failed(DumpRestoreError(str(error) + _hint(from_copy)), Status.UNHEALTHY) from None
     except (DumpRestoreError, BinariesNotFound, SettingsError, PlaceError, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
+    if report.roles_created:
+        typer.secho(f"roles made, set passwords where they have none: {', '.join(report.roles_created)}", err=True)
     rows = sum(report.row_counts.values())
     told = f"{database}: {rows:,} rows in {len(report.row_counts)} tables, {report.duration_seconds} s"
     typer.echo(report.model_dump_json(indent=2) if as_json else told)

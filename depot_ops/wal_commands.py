@@ -12,13 +12,17 @@ import typer
 from depot_ops.console import failed, reported
 from depot_ops.evidence import Finding, Status
 from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups, load_base_backup
+from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
+from depot_ops.postgres.client_tools import BadAddress
 from depot_ops.postgres.wal import hooks
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, open_archive
 from depot_ops.postgres.wal.collector import Collected, CollectError, CollectorRunning, collect
 from depot_ops.postgres.wal.content import BadWalFile
 from depot_ops.postgres.wal.inventory import check_continuity, check_intact, take_stock
 from depot_ops.postgres.wal.progress import check_backlog, check_freshness, check_spool
+from depot_ops.postgres.wal.stream import SLOT, check_stream
 from depot_ops.postgres.wal.timelines import UnknownTimeline
+from depot_ops.replicas.receiver import ReceiveError, receive
 
 app = typer.Typer(help="Collect the log, list and check its archive.", no_args_is_help=True)
 
@@ -39,9 +43,7 @@ def collect_spool(
     as_json: Json = False,
 ) -> None:
     """Move finished segments from the spool into the archive: 0 all, 1 some were refused or none could be."""
-    stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
+    stop = _stopped_by_signals()
     last = Collected()
     while not stop.is_set():
         try:
@@ -57,6 +59,43 @@ def collect_spool(
             if once:
                 raise typer.Exit(1 if collected.refused else 0)
         stop.wait(interval_seconds)
+
+
+@app.command("receive")
+def receive_log(
+    directory: Annotated[Path, typer.Option("--dir", envvar="WAL_STREAM_DIR", help="Where the stream is written.")],
+    archive: Archive,
+    url: Annotated[str, typer.Option(envvar="DEPOT_REPLICATION_URL", help="The primary, as a superuser.")],
+    slot: Annotated[str, typer.Option(help="The replication slot; made where it is missing.")] = SLOT,
+    system_identifier: SystemIdentifier = None,
+    interval_seconds: Annotated[float, typer.Option(min=0.05, help="Between two passes of collecting.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Receive the log as it is written, and move finished segments into the archive: 1 when the stream ends."""
+    last = Collected()
+
+    def hand_over() -> None:
+        nonlocal last
+        try:
+            collected = collect(directory, archive, system_identifier, streamed=True)
+        except CollectError as error:  # the stream goes on: its directory keeps what the archive does not take
+            typer.secho(str(error), fg="red", err=True)
+            return
+        if collected != last:
+            _tell(collected, as_json)
+        last = collected
+
+    try:
+        receive(url, directory, find_binaries(), slot, _stopped_by_signals(), interval_seconds, hand_over)
+    except (ReceiveError, BadAddress, BinariesNotFound) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+
+
+def _stopped_by_signals() -> threading.Event:
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    return stop
 
 
 def _tell(collected: Collected, as_json: bool) -> None:
@@ -98,6 +137,7 @@ def check(
     backup_dir: Annotated[Path | None, typer.Option(envvar="BACKUP_DIR", help="Whose oldest backup counts.")] = None,
     spool: Annotated[Path | None, typer.Option(envvar="WAL_SPOOL_DIR", help="What waits here is counted.")] = None,
     url: Annotated[str | None, typer.Option(envvar="DEPOT_REPLICATION_URL", help="Whose progress is probed.")] = None,
+    stream: Annotated[Path | None, typer.Option(envvar="WAL_STREAM_DIR", help="Where `wal receive` writes.")] = None,
     arrival_seconds: Annotated[float, typer.Option(min=0, help="How long a probe may take to arrive.")] = 60.0,
     deep: Annotated[bool, typer.Option("--deep", help="Read and hash every file.")] = False,
     as_json: Json = False,
@@ -111,6 +151,8 @@ def check(
     findings = [check_continuity(opened, oldest), check_intact(opened, deep=deep)]
     if url:
         findings += [check_freshness(url, opened, arrival_seconds=arrival_seconds), check_backlog(url)]
+    if url and stream:
+        findings.append(check_stream(url, stream, opened))
     if spool:
         findings.append(check_spool(spool))
     raise reported(findings, as_json)

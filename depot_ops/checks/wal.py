@@ -11,6 +11,7 @@ from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, open_archive
 from depot_ops.postgres.wal.inventory import check_continuity
 from depot_ops.postgres.wal.progress import check_backlog, check_freshness
+from depot_ops.postgres.wal.stream import STREAM, check_stream
 from depot_ops.settings import WalSettings, load
 
 FRESHNESS = (
@@ -25,6 +26,11 @@ CONTINUITY = (
 BACKLOG = (
     "Few and young segments wait in the primary's pg_wal to be archived. When this is red the archiver fails or is too"
     " slow; the primary's disk fills. The server's log says why."
+)
+STREAMED = (
+    "A mark that is written at the primary is on the receiver's disk within seconds, where WAL_STREAM_DIR says that the"
+    " log is streamed. When this is red a lost primary costs a segment instead of seconds: look at the output of"
+    " `depot-ops wal receive`."
 )
 
 
@@ -51,8 +57,15 @@ def _url(settings: WalSettings) -> str:
     return settings.depot_replication_url.get_secret_value()
 
 
+def _stream(settings: WalSettings, archive: WalArchive) -> Finding:
+    if settings.wal_stream_dir is None:
+        return Finding(check=STREAM, status=Status.HEALTHY, detail="WAL_STREAM_DIR is not set: nothing is streamed")
+    return check_stream(_url(settings), settings.wal_stream_dir, archive)
+
+
 wal_checks = [
     _check("wal_freshness", FRESHNESS, lambda settings, archive: check_freshness(_url(settings), archive)),
     _check("wal_continuity", CONTINUITY, _continuity),
+    _check("wal_stream", STREAMED, _stream),
     _check("archiver_backlog", BACKLOG, lambda settings, _: check_backlog(_url(settings))),
 ]

@@ -110,6 +110,13 @@ class Stack:
         self.supervisor.start(NodeService("postgres", self.primary, self.nodes, self.say))
         self._start_program("wal-collector", ["-m", "depot_ops", "wal", "collect"], self._wal_environment())
         self._prepare_database()
+        if "WAL_STREAM_DIR" in (wal := self._wal_environment()):
+            environment = {
+                **wal,
+                "DEPOT_REPLICATION_URL": self.nodes.url(),
+                "DEPOT_PG_BINDIR": str(self.binaries.bindir),
+            }
+            self._start_program("wal-receiver", ["-m", "depot_ops", "wal", "receive"], environment)
         if self.nodes.standby:
             self._start_standby(self.nodes.standby)
         self._start_api()
@@ -210,10 +217,13 @@ class Stack:
         }
 
     def _wal_environment(self) -> dict[str, str]:
-        return {
+        """With a stream where the environment names a directory for it, on a disk of its own."""
+        stream = os.environ.get("WAL_STREAM_DIR")
+        found = {
             "WAL_SPOOL_DIR": str(self.nodes.wal_spool),
             "WAL_ARCHIVE_DIR": str(self.options.data_dir / "wal_archive"),
         }
+        return found | {"WAL_STREAM_DIR": stream} if stream else found
 
     def _wait_for(self, name: str, url: str, stop: threading.Event) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS

@@ -38,7 +38,9 @@ from depot_ops.postgres.recovery_plan import (
 )
 from depot_ops.postgres.recovery_source import RecoverySource, open_copy
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
+from depot_ops.postgres.wal.content import BadWalFile
 from depot_ops.postgres.wal.names import WalName, format_lsn, parse_lsn
+from depot_ops.postgres.wal.stream import Streamed, refused_end, stage_streamed, stops_short
 
 WORKERS = 2
 STAGING_NAME = "copy"
@@ -100,6 +102,8 @@ class RestoreReport(BaseModel):
     new_timeline: int
     segments: int
     last_segment: str
+    streamed_until: str | None = None
+    """How far the stream went that was replayed behind the archive's end."""
     ended_lsn: str
     last_commit_at: AwareDatetime | None
     """Of the last transaction that was replayed; None when there was none after the backup."""
@@ -125,12 +129,14 @@ def restore(
     copy: Place | None = None,
     verify: bool = False,
     keeps_ties: bool = False,
+    stream: Path | None = None,
 ) -> RestoreReport:
     """Recover the cluster to `target` into the new directory `to`. Raises RestoreError; `to` is then not there.
 
     Everything that is needed is proved to be there and intact before a server starts. `verify` reads every page. With
-    `copy` it comes from there alone, and neither the backup directory nor the archive is looked at. `keeps_ties` is
-    for what takes the old one's place: it goes on archiving as the backup's configuration says.
+    `copy` it comes from there alone, and neither the backup directory nor the archive is looked at. `stream` is where
+    pg_receivewal wrote: what it has behind the archive's end is replayed too, unless the target is a position.
+    `keeps_ties` is for what takes the old one's place: it goes on archiving as the backup's configuration says.
     """
     to = to.absolute()
     _check_destination(to, account)
@@ -140,7 +146,7 @@ def restore(
             source = _open_source(backup_dir, archive_root, copy, work, system_identifier)
             for plan in plans(source.backup_dir, source.archive, target, timeline=timeline, base=base):
                 try:
-                    return _restore(plan, source, work, lock, to, binaries, account, verify, keeps_ties)
+                    return _restore(plan, source, work, lock, to, binaries, account, verify, keeps_ties, stream)
                 except TargetNotReached as error:
                     not_reached = not_reached or error
                 if target.kind is not TargetKind.NAME:  # only a name can lie before a newer backup
@@ -166,6 +172,7 @@ def _restore(
     account: ServerAccount,
     verify: bool,
     keeps_ties: bool,
+    stream: Path | None,
 ) -> RestoreReport:
     started_at, started = datetime.now(UTC), time.monotonic()
     _check_version(plan, binaries)
@@ -174,6 +181,7 @@ def _restore(
     staged, data = work / "wal", work / "data"
     _bring(plan, source)
     _stage(plan, source.archive, staged)
+    streamed = _stage_streamed(plan, stream, staged)
     _unpack(plan, work, data, binaries)
     _prepare(data)
     account.own_tree(work)
@@ -184,6 +192,8 @@ def _restore(
         if in_recovery:
             raise RestoreError(f"the server is still in recovery: {_tail(log)}")
         _check_end(plan, ended)
+        if streamed and plan.target.kind is TargetKind.LATEST and stops_short(streamed, parse_lsn(ended)):
+            raise RestoreError(refused_end(streamed, ended))
     replayed = time.monotonic()
     if verify:
         _verify(plan, data, binaries)
@@ -201,6 +211,7 @@ def _restore(
         new_timeline=new_timeline,
         segments=len(plan.segments),
         last_segment=plan.segments[-1].name,
+        streamed_until=format_lsn(streamed.until) if streamed else None,
         ended_lsn=ended,
         last_commit_at=last_commit,
         verified=verify,
@@ -309,6 +320,18 @@ def _stage(plan: RecoveryPlan, archive: WalArchive, staged: Path) -> None:
             list(pool.map(stage, [*histories, *plan.segments]))
     except ArchiveError as error:
         raise SourceIncomplete(str(error)) from error
+
+
+def _stage_streamed(plan: RecoveryPlan, stream: Path | None, staged: Path) -> Streamed | None:
+    if stream is None or plan.target.kind is TargetKind.LSN:
+        return None
+    first = plan.first_segment_number + len(plan.segments)
+    try:
+        return stage_streamed(
+            stream, staged, plan.path, first, plan.segment_size_bytes, plan.base.record.system_identifier
+        )
+    except (BadWalFile, OSError) as error:
+        raise RestoreRefused(f"{stream} cannot be restored from: {error}. Leave out --stream") from error
 
 
 def _unpack(plan: RecoveryPlan, work: Path, data: Path, binaries: Binaries) -> None:

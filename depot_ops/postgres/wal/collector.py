@@ -44,16 +44,18 @@ class Collected:
     collected_bytes: int = 0
 
 
-def collect(spool: Path, archive_root: Path, system_identifier: int | None = None) -> Collected:
+def collect(
+    spool: Path, archive_root: Path, system_identifier: int | None = None, *, streamed: bool = False
+) -> Collected:
     """One pass: move every finished file of `spool` into the archive. Safe to be killed, and to be run again.
 
     A file that is not what its name says, or that the archive has with other content, stays where it is and is
     reported; the others go on. `system_identifier` None means the one cluster that the archive has, or the first that
-    it gets. Raises CollectError.
+    it gets. `streamed` is for what pg_receivewal fills: it still writes its `.partial`. Raises CollectError.
     """
     try:
         with _sole_collector(spool):
-            names = spooled(spool)
+            names = [name for name in spooled(spool) if not (streamed and name.kind is WalKind.PARTIAL)]
             if not names:
                 return Collected()
             system = system_identifier or _known_system(archive_root) or _system_in(spool, names)

@@ -70,15 +70,8 @@ def check_segment(name: WalName, content: bytes, system_identifier: int | None =
     The first pages of a timeline's first segment are copied from the timeline before it and keep its number: whether
     this is that segment, only the timeline's history can say.
     """
-    header = read_header(name.name, content)
-    if system_identifier is not None:
-        _check_system(name, header, system_identifier)
-    if len(content) != header.segment_size_bytes:
-        raise BadWalFile(
-            f"{name.name} has {len(content)} bytes, its header says {header.segment_size_bytes}: it was not written"
-            " whole"
-        )
-    start, page = _expected_start(name, header), header.page_size_bytes
+    header = check_start(name, content, system_identifier)
+    start, page = header.address, header.page_size_bytes
     used = _used_pages(name, content, page)
     view = memoryview(content)
     addresses = view.cast("Q")[1 : used * page // 8 : page // 8].tolist()
@@ -91,6 +84,20 @@ def check_segment(name: WalName, content: bytes, system_identifier: int | None =
     return header
 
 
+def check_start(name: WalName, content: bytes, system_identifier: int | None = None) -> SegmentHeader:
+    """Does `content` start as the segment `name` of this cluster does, and has it its size? Raises BadWalFile."""
+    header = read_header(name.name, content)
+    if system_identifier is not None:
+        _check_system(name, header, system_identifier)
+    if len(content) != header.segment_size_bytes:
+        raise BadWalFile(
+            f"{name.name} has {len(content)} bytes, its header says {header.segment_size_bytes}: it was not written"
+            " whole"
+        )
+    _check_address(name, header)
+    return header
+
+
 def _check_system(name: WalName, header: SegmentHeader, system_identifier: int) -> None:
     if header.system_identifier != system_identifier:
         raise ForeignSegment(
@@ -99,7 +106,7 @@ def _check_system(name: WalName, header: SegmentHeader, system_identifier: int) 
         )
 
 
-def _expected_start(name: WalName, header: SegmentHeader) -> int:
+def _check_address(name: WalName, header: SegmentHeader) -> None:
     size, page = header.segment_size_bytes, header.page_size_bytes
     if not (_is_power_of_two(size) and _is_power_of_two(page) and page < size):
         raise BadWalFile(f"{name.name} has a damaged header: segments of {size} bytes in pages of {page}")
@@ -111,7 +118,6 @@ def _expected_start(name: WalName, header: SegmentHeader) -> int:
         raise BadWalFile(
             f"{name.name} holds the log from {format_lsn(header.address)}, the name says {format_lsn(start)}"
         )
-    return start
 
 
 def _used_pages(name: WalName, content: bytes, page: int) -> int:
@@ -168,7 +174,7 @@ def check_content(name: WalName, content: bytes, system_identifier: int) -> Segm
         return check_segment(name, content, system_identifier)
     if name.kind is WalKind.PARTIAL:
         header = read_header(name.name, content)
-        _expected_start(name, header)
+        _check_address(name, header)
         if header.system_identifier != system_identifier:
             raise ForeignSegment(
                 f"{name.name} is of the cluster {header.system_identifier}, not of {system_identifier}"

@@ -69,6 +69,7 @@ def test_every_check_and_job_has_a_description():
         "base_backup_age",
         "wal_freshness",
         "wal_continuity",
+        "wal_stream",
         "archiver_backlog",
         "rto_within_objective",
         "rpo_within_objective",
