@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 
 from depot_ops.console import failed, reported
 from depot_ops.copies.copying import CopyError, copy_backups
@@ -17,9 +18,10 @@ from depot_ops.places import Place, PlaceError, open_place
 from depot_ops.postgres.base_backup import BaseBackupError, check_chain, take_base_backup, verify_base_backup
 from depot_ops.postgres.base_record import BaseBackupKind, find_base_backups, load_base_backup
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
-from depot_ops.postgres.dump import BackupError, take_logical_backup
+from depot_ops.postgres.dump import NotTaken, take_logical_backups
 from depot_ops.postgres.dump_checks import verify, verify_newest
-from depot_ops.postgres.dump_record import find_backups, glance
+from depot_ops.postgres.dump_databases import dump_options, dumped_databases
+from depot_ops.postgres.dump_record import BackupRecord, RecordTooNew, RecordUnusable, find_backups, glance, load_record
 from depot_ops.postgres.prune import PruneError, configured
 from depot_ops.postgres.prune import prune as prune_backups
 from depot_ops.postgres.wal.archive import ArchiveError
@@ -39,19 +41,47 @@ app = typer.Typer(help="Take, prove and list backups.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 
 
+class LogicalBackups(BaseModel):
+    """What `--json` prints of a run: the records, and the databases of which none was taken."""
+
+    taken: list[BackupRecord]
+    not_taken: list[NotTaken]
+
+
 @app.command()
 def logical(as_json: Json = False) -> None:
-    """Take a logical backup into BACKUP_DIR, proved before it gets its name: 0 taken, 1 not taken."""
+    """Take a logical backup of each database into BACKUP_DIR, proved before it gets its name: 0 all, 1 not all taken.
+
+    The depot's, those that BACKUP_DATABASES names on its server, and those of BACKUP_DATABASE_URLS.
+    """
     try:
         settings = load(DumpSettings)
-        record = take_logical_backup(settings.depot_dump_url.get_secret_value(), settings.backup_dir, find_binaries())
-    except (SettingsError, BinariesNotFound, BackupError) as error:
+        urls = dumped_databases(settings.depot_dump_url.get_secret_value(), settings)
+        taken, not_taken = take_logical_backups(urls, settings.backup_dir, find_binaries(), dump_options(settings))
+    except (SettingsError, BinariesNotFound) as error:
         raise failed(error, Status.UNHEALTHY) from None
     if as_json:
-        typer.echo(record.model_dump_json(indent=2))
-        return
-    figures = f"{record.size_bytes:,} bytes, {sum(record.row_counts.values()):,} rows, {record.duration_seconds} s"
-    typer.echo(f"{settings.backup_dir / record.file}: {figures}, proved")
+        typer.echo(LogicalBackups(taken=taken, not_taken=not_taken).model_dump_json(indent=2))
+    for failure in not_taken:
+        typer.secho(f"{failure.database}: {failure.reason}", fg="red", err=True)
+    for record in [] if as_json else taken:
+        figures = f"{record.size_bytes:,} bytes, {sum(record.row_counts.values()):,} rows, {record.duration_seconds} s"
+        typer.echo(f"{settings.backup_dir / record.file}: {record.database}, {figures}, proved")
+    if not_taken:
+        raise typer.Exit(Status.UNHEALTHY.exit_code)
+
+
+@app.command("globals")
+def show_globals(dump: Annotated[Path, typer.Argument(help="A dump, with its record beside it.")]) -> None:
+    """Print the statements that make the roles and tablespaces of a dump's cluster, for psql: 0 printed, 1 not."""
+    try:
+        saved = load_record(dump).globals
+    except (RecordUnusable, RecordTooNew, OSError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    if saved is None:
+        typer.secho(f"{dump.name} was taken by a version that did not keep them", fg="red", err=True)
+        raise typer.Exit(Status.UNHEALTHY.exit_code)
+    typer.echo(saved.sql, nl=False)
 
 
 @app.command()
@@ -106,7 +136,7 @@ def chains(
 
 @app.command("verify")
 def verify_backup(
-    dump: Annotated[Path | None, typer.Argument(help="A dump. Left out: the newest in BACKUP_DIR.")] = None,
+    dump: Annotated[Path | None, typer.Argument(help="A dump. Left out: each database's newest.")] = None,
     as_json: Json = False,
 ) -> None:
     """Prove a backup again from what lies on disk now: 0 healthy, 1 unhealthy, 3 unknown."""

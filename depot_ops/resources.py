@@ -12,22 +12,32 @@ from depot_ops.drills.site import configured_site
 from depot_ops.evidence import Finding
 from depot_ops.health import check_service
 from depot_ops.postgres.binaries import find_binaries
-from depot_ops.postgres.dump import take_logical_backup
+from depot_ops.postgres.dump import NotTaken, take_logical_backups
 from depot_ops.postgres.dump_checks import DumpCheck, verify_newest
+from depot_ops.postgres.dump_databases import dump_options, dumped_databases
 from depot_ops.postgres.dump_record import BackupRecord
 from depot_ops.replicas.health import Limits
 from depot_ops.replicas.nodes import Node
 from depot_ops.replicas.watch import Watched, watch
-from depot_ops.settings import BackupSettings, DrillSettings, ObjectiveSettings, ReplicaSettings, load
+from depot_ops.settings import (
+    BackupSettings,
+    DrillSettings,
+    DumpChoiceSettings,
+    ObjectiveSettings,
+    ReplicaSettings,
+    load,
+)
 
 
 class DumpSource(dg.ConfigurableResource[None]):
-    """The depot's database, as the role that may read everything."""
+    """The depot's database, as the role that may read everything. What is dumped beside it is read when needed."""
 
     url: str
 
-    def take_logical_backup(self, directory: Path) -> BackupRecord:
-        return take_logical_backup(self.url, directory, find_binaries())
+    def take_logical_backups(self, directory: Path) -> tuple[list[BackupRecord], list[NotTaken]]:
+        settings = load(DumpChoiceSettings)
+        urls = dumped_databases(self.url, settings)
+        return take_logical_backups(urls, directory, find_binaries(), dump_options(settings))
 
 
 class BackupDirectory(dg.ConfigurableResource[None]):
@@ -35,8 +45,8 @@ class BackupDirectory(dg.ConfigurableResource[None]):
 
     path: str
 
-    def verify_newest(self, check: DumpCheck) -> Finding:
-        return verify_newest(Path(self.path), [check])[0]
+    def verify_newest(self, check: DumpCheck) -> list[Finding]:
+        return verify_newest(Path(self.path), [check])
 
 
 class DepotService(dg.ConfigurableResource[None]):

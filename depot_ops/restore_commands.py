@@ -101,6 +101,9 @@ def restore_logical(
     from_copy: FromCopy = False,
     project: Annotated[UUID | None, typer.Option(help="Only this project's rows.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Tables at once.")] = 2,
+    with_roles: Annotated[
+        bool, typer.Option("--with-roles", help="First make the roles of its cluster that the server lacks.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Restore a dump into a new database, counted against its record: 0 restored, 1 refused or failed.
@@ -109,11 +112,15 @@ def restore_logical(
     """
     try:
         with _dump(dump, _copy(from_copy)) as path:
-            report = restore_dump(path, url, database, find_binaries(), project_id=project, jobs=jobs)
+            report = restore_dump(
+                path, url, database, find_binaries(), project_id=project, jobs=jobs, with_roles=with_roles
+            )
     except DumpUnusable as error:
         raise failed(DumpRestoreError(str(error) + _hint(from_copy)), Status.UNHEALTHY) from None
     except (DumpRestoreError, BinariesNotFound, SettingsError, PlaceError, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
+    if report.roles_created:
+        typer.secho(f"roles made, set passwords where they have none: {', '.join(report.roles_created)}", err=True)
     rows = sum(report.row_counts.values())
     told = f"{database}: {rows:,} rows in {len(report.row_counts)} tables, {report.duration_seconds} s"
     typer.echo(report.model_dump_json(indent=2) if as_json else told)

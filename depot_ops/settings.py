@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings
 
+from depot_ops.postgres.dump_record import DumpFormat
+
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
@@ -23,8 +25,26 @@ class BackupSettings(BaseSettings):
     backup_dir: Path = Field(description="BACKUP_DIR: the directory of the backups and their manifests.")
 
 
-class DumpSettings(BackupSettings):
-    """What a logical backup is taken from."""
+class DumpChoiceSettings(BaseSettings):
+    """Which databases are dumped beside the depot's, and how."""
+
+    backup_databases: str = Field(
+        "", description="BACKUP_DATABASES: further databases of the depot's server, separated by commas."
+    )
+    backup_database_urls: SecretStr = Field(
+        SecretStr(""), description="BACKUP_DATABASE_URLS: databases of other servers, separated by blanks."
+    )
+    backup_format: DumpFormat = Field(DumpFormat.CUSTOM, description="BACKUP_FORMAT: custom or directory.")
+    backup_jobs: int = Field(
+        2, ge=1, le=64, description="BACKUP_JOBS: tables that are dumped at once, in the format directory."
+    )
+    backup_role_passwords: bool = Field(
+        False, description="BACKUP_ROLE_PASSWORDS: keep the hashes of passwords too; only a superuser can read them."
+    )
+
+
+class DumpSettings(BackupSettings, DumpChoiceSettings):
+    """What logical backups are taken from."""
 
     depot_dump_url: SecretStr = Field(
         description="DEPOT_DUMP_URL: the depot's database as depot_dump, the role that may read everything."

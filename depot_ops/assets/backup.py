@@ -16,15 +16,22 @@ from depot_ops.settings import RetentionSettings, load
     kinds={"postgres"},
     pool="backup",
     description=(
-        "A pg_dump of the depot's whole database (metadata and history, not the blobs) in BACKUP_DIR. It gets its name"
-        " only after it was read in full and its rows, objects and SHA-256 agreed with the source. When this is red"
-        " there is no new backup and nothing half-done is left: read the run's error, fix it, launch"
-        " nightly_maintenance again. Older backups are untouched."
+        "A pg_dump of the depot's whole database (metadata and history, not the blobs) and of each database that"
+        " BACKUP_DATABASES and BACKUP_DATABASE_URLS name, in BACKUP_DIR, with the roles of its cluster. It gets its"
+        " name only after it was read in full and its rows, objects and SHA-256 agreed with the source. When this is"
+        " red, the databases that the run's error names have no new backup, the others have, and nothing half-done is"
+        " left: fix it, launch nightly_maintenance again. Older backups are untouched."
     ),
 )
 def logical_backup(dump_source: DumpSource, backups: BackupDirectory) -> dg.MaterializeResult[None]:
-    record = dump_source.take_logical_backup(Path(backups.path))
-    return dg.MaterializeResult(metadata=_figures(record, Path(backups.path)))
+    directory = Path(backups.path)
+    taken, not_taken = dump_source.take_logical_backups(directory)
+    if not_taken:
+        raise dg.Failure(
+            "; ".join(f"{failure.database}: {failure.reason}" for failure in not_taken),
+            metadata={"not_taken": len(not_taken), "taken": len(taken), "databases": _table(taken)},
+        )
+    return dg.MaterializeResult(metadata={**_figures(taken[0], directory), "databases": _table(taken)})
 
 
 @dg.asset(
@@ -53,6 +60,14 @@ def retention() -> dg.MaterializeResult[None]:
             "decisions": dg.MetadataValue.md(table),
         }
     )
+
+
+def _table(records: list[BackupRecord]) -> dg.MarkdownMetadataValue:
+    rows = [
+        f"| {r.database} | {r.file} | {r.size_bytes} | {sum(r.row_counts.values())} | {r.duration_seconds} |"
+        for r in records
+    ]
+    return dg.MetadataValue.md("\n".join(["| database | dump | bytes | rows | s |", "|---|---|---|---|---|", *rows]))
 
 
 def _figures(record: BackupRecord, directory: Path) -> dict[str, dg.MetadataValue | int | float | str]:

@@ -1,21 +1,21 @@
-"""The newest backup, proved again from the file that lies there now: damage that came later is found too."""
+"""The newest backup of each database, proved again as it lies there now: damage that came later is found too."""
 
 import dagster as dg
 
 from depot_ops.assets.backup import logical_backup
-from depot_ops.checks.result import check_result
+from depot_ops.checks.result import check_result, together
 from depot_ops.postgres.dump_checks import DumpCheck
 from depot_ops.resources import BackupDirectory
 
 DESCRIPTIONS = {
-    DumpCheck.RESTORABLE_LISTING: "pg_restore lists the newest backup, with every object that the source had.",
-    DumpCheck.FULL_READ: "pg_restore reads and decompresses the newest backup to its last byte.",
-    DumpCheck.CHECKSUM: "The newest backup has the size and the SHA-256 that it was written with.",
-    DumpCheck.ROW_COUNTS: "The newest backup holds as many rows of each table as the source had at that moment.",
+    DumpCheck.RESTORABLE_LISTING: "pg_restore lists each database's newest backup, with all objects of the source.",
+    DumpCheck.FULL_READ: "pg_restore reads and decompresses each database's newest backup to its last byte.",
+    DumpCheck.CHECKSUM: "Each database's newest backup has the size and the SHA-256 that it was written with.",
+    DumpCheck.ROW_COUNTS: "Each database's newest backup has as many rows of each table as the source had then.",
 }
 WHEN_RED = (
-    " When this is red, do not rely on that file: keep it for diagnosis, launch nightly_maintenance for a new backup,"
-    " and look at the disk that it lies on."
+    " When this is red, do not rely on the backup that the result names: keep it for diagnosis, launch"
+    " nightly_maintenance for a new backup, and look at the disk that it lies on."
 )
 
 
@@ -29,7 +29,7 @@ def _check(name: DumpCheck) -> dg.AssetChecksDefinition:
         compute_kind="postgres",
     )
     def check(backups: BackupDirectory) -> dg.AssetCheckResult:
-        return check_result(backups.verify_newest(name))
+        return check_result(together(backups.verify_newest(name)))
 
     return check
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from depot_ops.drills.proofs import catalogue_answers, catalogue_consistent
 from depot_ops.drills.record import DrillRecord
@@ -80,10 +80,13 @@ def drill_logical(site: Site, record: DrillRecord, workspace: Workspace) -> None
 
 
 def _newest_dump(site: Site) -> tuple[Path, BackupRecord]:
-    dumps = find_backups(site.backup_dir)
-    if not dumps:
-        raise RestoreRefused(f"there is no dump in {site.backup_dir}: take one with `depot-ops backup logical`")
-    return dumps[-1], load_record(dumps[-1])
+    database = conninfo_to_dict(site.ops_url).get("dbname")
+    for dump in reversed(find_backups(site.backup_dir)):
+        if (record := load_record(dump)).database == database:
+            return dump, record
+    raise RestoreRefused(
+        f"there is no dump of {database} in {site.backup_dir}: take one with `depot-ops backup logical`"
+    )
 
 
 def _check_room(dump: Path, binaries: Binaries, home: Path) -> None:

@@ -1,11 +1,12 @@
-"""Taking a logical backup: pg_dump in custom format from one snapshot, proved before it gets its name."""
+"""Taking logical backups: pg_dump from one snapshot and the cluster's roles, proved before it gets its name."""
 
 import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,19 +15,44 @@ import psycopg
 from depot_ops.evidence import Finding, Status
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import BadAddress, ToolFailed, client_environment, running
-from depot_ops.postgres.dump_checks import DumpCheck, prove, read_toc, sha256_of
+from depot_ops.postgres.cluster_globals import GlobalsIncomplete, take_globals
+from depot_ops.postgres.dump_checks import DumpCheck, prove, read_toc, sha256_of, sha256_of_files
 from depot_ops.postgres.dump_record import (
     NAME_FORMAT,
     PARTIAL_PREFIX,
     PATTERN,
     BackupRecord,
+    DumpFormat,
     partial_path,
     record_path,
+    remove,
+    stored_bytes,
 )
 from depot_ops.postgres.dump_source import LOCK_TIMEOUT_SECONDS, Snapshot, open_snapshot
 
 # Every build of PostgreSQL reads and writes gzip. Level 1 takes half the time of the default, 6, for 5 % more bytes.
 COMPRESSION = "gzip:1"
+
+
+@dataclass(frozen=True, slots=True)
+class DumpOptions:
+    """How a dump is written."""
+
+    format: DumpFormat = DumpFormat.CUSTOM
+    jobs: int = 1
+    """Tables at once, in a directory; the other format has one writer."""
+    compression: str = COMPRESSION
+    """pg_dump's `--compress`."""
+    role_passwords: bool = False
+    """With the hashes of passwords in the statements for roles, which only a superuser can read."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """A database of which no backup was taken, and why."""
+
+    database: str
+    reason: str
 
 
 class BackupError(Exception):
@@ -57,12 +83,33 @@ class BackupInvalid(BackupError):
         super().__init__("the dump did not pass its checks: " + "; ".join(f"{f.check}: {f.detail}" for f in findings))
 
 
-def take_logical_backup(
-    url: str, directory: Path, binaries: Binaries, *, compression: str = COMPRESSION
-) -> BackupRecord:
+DEFAULTS = DumpOptions()
+
+
+def take_logical_backups(
+    urls: Iterable[str], directory: Path, binaries: Binaries, options: DumpOptions = DEFAULTS
+) -> tuple[list[BackupRecord], list[NotTaken]]:
+    """Take a backup of each database: one that fails holds up none of the others."""
+    taken, not_taken = [], []
+    for url in urls:
+        try:
+            taken.append(take_logical_backup(url, directory, binaries, options))
+        except BackupError as error:
+            not_taken.append(NotTaken(_database_of(url), str(error)))
+    return taken, not_taken
+
+
+def _database_of(url: str) -> str:
+    try:
+        return client_environment(url).get("PGDATABASE", "")
+    except BadAddress:
+        return "a database whose address is none"
+
+
+def take_logical_backup(url: str, directory: Path, binaries: Binaries, options: DumpOptions = DEFAULTS) -> BackupRecord:
     """Dump the database at `url` into `directory`, prove the dump, and only then give it its final name.
 
-    Rows and objects of the source are counted in the snapshot that is dumped. `compression` is pg_dump's `--compress`.
+    Rows and objects of the source are counted in the snapshot that is dumped.
     Raises BackupError; whatever happens, also to this process, leaves nothing under a final name that is not proved.
     """
     try:
@@ -70,11 +117,13 @@ def take_logical_backup(
         with sole_writer(directory) as lock:
             _remove_partials(directory)
             try:
-                return _take(url, _free_name(directory), binaries, compression, lock)
+                return _take(url, _free_name(directory), binaries, options, lock)
             finally:
                 _remove_partials(directory)
     except BadAddress as error:
         raise DumpFailed(str(error)) from None
+    except GlobalsIncomplete as error:
+        raise DumpFailed(str(error)) from error
     except ToolFailed as error:
         raise _explained(str(error), directory) from error
     except psycopg.Error as error:
@@ -85,7 +134,7 @@ def take_logical_backup(
         raise BackupError(f"the backup into {directory} failed: {error}") from error
 
 
-def _take(url: str, final: Path, binaries: Binaries, compression: str, lock: int) -> BackupRecord:
+def _take(url: str, final: Path, binaries: Binaries, options: DumpOptions, lock: int) -> BackupRecord:
     started_at, started = datetime.now(UTC), time.monotonic()
     environment = client_environment(url)
     partial = partial_path(final)
@@ -95,15 +144,18 @@ def _take(url: str, final: Path, binaries: Binaries, compression: str, lock: int
                 f"pg_dump is version {binaries.version} and the server {snapshot.server_version}: an older pg_dump"
                 " cannot read a newer server. Set DEPOT_PG_BINDIR to programs of the server's version or a later one."
             )
-        command = _pg_dump(binaries, snapshot, compression, partial)
+        command = _pg_dump(binaries, snapshot, options, partial)
         with running(command, environment, keep_open=[lock]):
             source_objects, row_counts = snapshot.count_objects(), snapshot.count_rows()
+            cluster_globals = take_globals(url, snapshot, binaries, passwords=options.role_passwords)
         database, server_version = snapshot.database, snapshot.server_version
-    _fsync(partial)
+    _fsync_dump(partial)
     record = BackupRecord(
         file=final.name,
+        format=options.format,
         sha256=sha256_of(partial),
-        size_bytes=partial.stat().st_size,
+        files=sha256_of_files(partial),
+        size_bytes=stored_bytes(partial),
         database=database,
         server_version=server_version,
         tool_version=binaries.version,
@@ -113,6 +165,7 @@ def _take(url: str, final: Path, binaries: Binaries, compression: str, lock: int
         row_counts=row_counts,
         source_objects=source_objects,
         toc_entries=read_toc(partial, binaries),
+        globals=cluster_globals,
     )
     findings = [prove(partial, record, binaries, check) for check in DumpCheck]
     failed = [finding for finding in findings if finding.status is not Status.HEALTHY]
@@ -123,12 +176,14 @@ def _take(url: str, final: Path, binaries: Binaries, compression: str, lock: int
     return record
 
 
-def _pg_dump(binaries: Binaries, snapshot: Snapshot, compression: str, partial: Path) -> list[str]:
+def _pg_dump(binaries: Binaries, snapshot: Snapshot, options: DumpOptions, partial: Path) -> list[str]:
     # Without --enable-row-security, so that a policy which would hide a row from the dump fails it.
+    jobs = [f"--jobs={options.jobs}"] if options.format is DumpFormat.DIRECTORY else []
     return [
         str(binaries.path("pg_dump")),
-        "--format=custom",
-        f"--compress={compression}",
+        f"--format={options.format}",
+        *jobs,
+        f"--compress={options.compression}",
         f"--snapshot={snapshot.id}",
         f"--lock-wait-timeout={LOCK_TIMEOUT_SECONDS}s",
         "--no-password",
@@ -174,9 +229,9 @@ def _remove_partials(directory: Path) -> None:
     for partial in directory.glob(PARTIAL_PREFIX + PATTERN):
         final = directory / partial.name.removeprefix(PARTIAL_PREFIX)
         record_path(final).unlink(missing_ok=True)
-        partial.unlink()
+        remove(partial)
     for partial in directory.glob(PARTIAL_PREFIX + "*"):
-        partial.unlink()
+        remove(partial)
 
 
 def _free_name(directory: Path) -> Path:
@@ -184,6 +239,11 @@ def _free_name(directory: Path) -> Path:
     while (final := directory / datetime.now(UTC).strftime(NAME_FORMAT)).exists():
         time.sleep(0.02)
     return final
+
+
+def _fsync_dump(dump: Path) -> None:
+    for path in (*dump.iterdir(), dump) if dump.is_dir() else (dump,):
+        _fsync(path)
 
 
 def _fsync(path: Path) -> None:

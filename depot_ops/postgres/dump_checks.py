@@ -10,14 +10,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import IO
 
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.postgres.binaries import Binaries, BinariesNotFound, find_binaries
 from depot_ops.postgres.client_tools import ToolFailed, client_environment, running
-from depot_ops.postgres.dump_record import BackupRecord, RecordTooNew, RecordUnusable, find_backups, load_record
+from depot_ops.postgres.dump_record import (
+    BackupRecord,
+    RecordTooNew,
+    RecordUnusable,
+    load_record,
+    newest_backups,
+    stored_bytes,
+)
 
 LINE_PIECE_BYTES = 1 << 20  # a row can be a gigabyte long: it is read in pieces
 
@@ -66,14 +73,24 @@ def check_full_read(dump: Path, record: BackupRecord, binaries: Binaries) -> Fin
 
 def check_checksum(dump: Path, record: BackupRecord, binaries: Binaries) -> Finding:
     """Is the file, bit for bit, the one that was written?"""
-    size_bytes = dump.stat().st_size
+    size_bytes = stored_bytes(dump)
     figures: Figures = {"size_bytes": size_bytes, "expected_size_bytes": record.size_bytes}
     if size_bytes != record.size_bytes:
-        wrong_size = f"the file has {size_bytes} bytes and was written with {record.size_bytes}"
+        wrong_size = f"it has {size_bytes} bytes and was written with {record.size_bytes}"
         return _finding(DumpCheck.CHECKSUM, wrong_size, "", figures)
     seen = sha256_of(dump)
-    problem = None if seen == record.sha256 else f"SHA-256 is {seen} and was {record.sha256} when it was written"
+    problem = _changed(dump, record, seen)
     return _finding(DumpCheck.CHECKSUM, problem, f"SHA-256 is {seen}, as it was written", figures | {"sha256": seen})
+
+
+def _changed(dump: Path, record: BackupRecord, seen: str) -> str | None:
+    if record.globals and sha256(record.globals.sql.encode()).hexdigest() != record.globals.sha256:
+        return "the statements for roles in its record are not those that were written"
+    if seen == record.sha256:
+        return None
+    names = [name for name, digest in sha256_of_files(dump).items() if record.files.get(name) != digest]
+    where = f" of {', '.join(names[:10])}" if names else ""
+    return f"SHA-256{where} is not what was written: {seen} instead of {record.sha256}"
 
 
 def check_row_counts(dump: Path, record: BackupRecord, binaries: Binaries) -> Finding:
@@ -107,12 +124,12 @@ def prove(dump: Path, record: BackupRecord, binaries: Binaries, check: DumpCheck
         finding = _finding(check, "the file is gone; its record is still there", "", {})
     except (OSError, BinariesNotFound) as error:
         finding = Finding(check=check, status=Status.UNKNOWN, detail=f"{dump.name} could not be looked at: {error}")
-    return finding.model_copy(update={"figures": {"file": record.file, **finding.figures}})
+    return finding.model_copy(update={"figures": {"file": record.file, "database": record.database, **finding.figures}})
 
 
 def verify(dump: Path, binaries: Binaries, checks: Iterable[DumpCheck] = DumpCheck) -> list[Finding]:
     """Run `checks` on `dump` against its record. Never raises for what is wrong with the backup: that is the result."""
-    figures = {"file": dump.name}
+    figures: Figures = {"file": dump.name}
     try:
         record = load_record(dump)
     except RecordUnusable as error:
@@ -123,22 +140,34 @@ def verify(dump: Path, binaries: Binaries, checks: Iterable[DumpCheck] = DumpChe
 
 
 def verify_newest(directory: Path, checks: Iterable[DumpCheck] = DumpCheck) -> list[Finding]:
-    """Run `checks` on the newest backup in `directory`; none at all is unhealthy, a directory out of reach unknown."""
+    """Run `checks` on the newest backup of each database in `directory`.
+
+    None at all is unhealthy, a directory out of reach unknown.
+    """
     try:
-        backups = find_backups(directory)
+        backups = newest_backups(directory)
         binaries = find_binaries()
     except (OSError, BinariesNotFound) as error:
         return [Finding(check=c, status=Status.UNKNOWN, detail=str(error)) for c in checks]
     if not backups:
         detail = f"there is no backup in {directory}: take one with `depot-ops backup logical`"
         return [Finding(check=c, status=Status.UNHEALTHY, detail=detail) for c in checks]
-    return verify(backups[-1], binaries, checks)
+    chosen = list(checks)
+    return [finding for backup in backups for finding in verify(backup, binaries, chosen)]
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of the file's bytes, in hex."""
+    """The SHA-256 of the file's bytes in hex; of a directory, that of the lines that sha256sum prints for its files."""
+    if path.is_dir():
+        lines = "".join(f"{digest}  {name}\n" for name, digest in sha256_of_files(path).items())
+        return sha256(lines.encode()).hexdigest()
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_files(dump: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a directory, in the order of their names; none of a file."""
+    return {file.name: sha256_of(file) for file in sorted(dump.iterdir())} if dump.is_dir() else {}
 
 
 def read_toc(dump: Path, binaries: Binaries) -> dict[str, int]:

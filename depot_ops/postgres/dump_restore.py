@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from depot_ops.evidence import Status, worst
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import BadAddress, ToolFailed, client_environment, running
+from depot_ops.postgres.cluster_globals import GlobalsIncomplete, restore_roles
 from depot_ops.postgres.dump_checks import verify
 from depot_ops.postgres.dump_record import BackupRecord, load_record
 
@@ -45,16 +46,25 @@ class DumpRestored(BaseModel):
     dump: str
     database: str
     project_id: UUID | None
+    roles_created: tuple[str, ...] = ()
     row_counts: dict[str, int]
     duration_seconds: float
 
 
 def restore_dump(
-    dump: Path, server_url: str, database: str, binaries: Binaries, *, project_id: UUID | None = None, jobs: int = 2
+    dump: Path,
+    server_url: str,
+    database: str,
+    binaries: Binaries,
+    *,
+    project_id: UUID | None = None,
+    jobs: int = 2,
+    with_roles: bool = False,
 ) -> DumpRestored:
     """Restore `dump` into the new database on the server, as a superuser. Raises DumpRestoreError.
 
-    The roles have to be there. With `project_id` the rows of all other projects are taken out again.
+    The roles have to be there, or are made first `with_roles`. With `project_id` the rows of all other projects are
+    taken out again.
     """
     started = time.monotonic()
     record = _proved(dump, binaries)
@@ -62,6 +72,7 @@ def restore_dump(
     try:
         with psycopg.connect(server_url, autocommit=True) as server:
             _refuse_existing(server, database)
+            roles = _restore_roles(server, record) if with_roles else []
             server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(partial)))
             server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(partial)))
             try:
@@ -71,12 +82,13 @@ def restore_dump(
             except BaseException:
                 server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(partial)))
                 raise
-    except (ToolFailed, BadAddress, psycopg.Error) as error:
+    except (GlobalsIncomplete, ToolFailed, BadAddress, psycopg.Error) as error:
         raise DumpRestoreError(f"{dump.name} was not restored into {database}: {str(error).strip()}") from error
     return DumpRestored(
         dump=dump.name,
         database=database,
         project_id=project_id,
+        roles_created=tuple(roles),
         row_counts=counts,
         duration_seconds=round(time.monotonic() - started, 3),
     )
@@ -88,6 +100,12 @@ def _proved(dump: Path, binaries: Binaries) -> BackupRecord:
         broken = next(finding for finding in findings if finding.status is not Status.HEALTHY)
         raise DumpUnusable(f"{dump.name} is not what was dumped: {broken.check}, {broken.detail}. Take another one")
     return load_record(dump)
+
+
+def _restore_roles(server: psycopg.Connection[Any], record: BackupRecord) -> list[str]:
+    if record.globals is None:
+        raise DumpRestoreError(f"{record.file} was taken by a version that did not keep roles: create them yourself")
+    return restore_roles(server, record.globals)
 
 
 def _refuse_existing(server: psycopg.Connection[Any], database: str) -> None:

@@ -83,6 +83,11 @@ class Snapshot:
         """Objects by kind, in pg_dump's words."""
         return dict(self.connection.execute(_OBJECTS).fetchall())
 
+    def roles(self) -> set[str]:
+        """The cluster's roles, but those that every cluster has."""
+        query = r"SELECT rolname FROM pg_roles WHERE rolname NOT LIKE 'pg\_%'"
+        return {name for (name,) in self.connection.execute(query).fetchall()}
+
     def count_rows(self) -> dict[str, int]:
         """Rows by `schema.table`. Raises psycopg.errors.InsufficientPrivilege where a policy would hide rows."""
         tables = self.connection.execute(_TABLES).fetchall()

@@ -32,6 +32,8 @@ from depot_ops.postgres.dump_record import (
     glance,
     load_record,
     record_path,
+    remove,
+    stored_bytes,
     trash_path,
 )
 from depot_ops.postgres.retention import (
@@ -254,7 +256,7 @@ def _archived(root: Path | None, system: int) -> list[WalFile]:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return stored_bytes(path)
     except FileNotFoundError:
         return 0
 
@@ -293,7 +295,7 @@ def _delete_trashed_dump(path: Path) -> None:
     # The trash goes last: as long as it is there, the record that may be left is known for what it is.
     record_path(path).unlink(missing_ok=True)
     fsync(path.parent)
-    trash_path(path).unlink()
+    remove(trash_path(path))
 
 
 def _delete_chain(paths: list[Path]) -> None:

@@ -12,7 +12,7 @@ from depot_ops.evidence import Figures, Finding, Status, worst
 from depot_ops.health import CHECK as SERVICE_HEALTH
 from depot_ops.health import check_service
 from depot_ops.postgres.dump_checks import verify_newest
-from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable, find_backups, load_record
+from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable, load_record, newest_backups
 from depot_ops.postgres.standby import HEALTH as REPLICA_HEALTH
 from depot_ops.postgres.standby import check_freshness_by_standby, check_standby
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
@@ -84,19 +84,22 @@ def _dumps(scope: ReportScope) -> list[Finding]:
 
 
 def check_backup_age(backup_dir: Path, max_hours: float = MAX_BACKUP_AGE_HOURS) -> Finding:
-    """Was the newest dump taken within `max_hours`?"""
+    """Was the newest dump of each database taken within `max_hours`?"""
     try:
-        backups = find_backups(backup_dir)
+        backups = newest_backups(backup_dir)
         if not backups:
             detail = f"there is no backup in {backup_dir}: take one with `depot-ops backup logical`"
             return Finding(check=BACKUP_AGE, status=Status.UNHEALTHY, detail=detail)
-        record = load_record(backups[-1])
+        record = min((load_record(backup) for backup in backups), key=lambda record: record.started_at)
     except (RecordUnusable, RecordTooNew, OSError) as error:
         return Finding(check=BACKUP_AGE, status=Status.UNKNOWN, detail=str(error))
     age = datetime.now(UTC) - record.started_at
-    figures: Figures = {"file": record.file, "age_seconds": round(age.total_seconds())}
+    figures: Figures = {"file": record.file, "database": record.database, "age_seconds": round(age.total_seconds())}
     if age > timedelta(hours=max_hours):
-        detail = f"it was taken more than {max_hours:g} h ago: look at the last run of nightly_maintenance"
+        detail = (
+            f"it was taken more than {max_hours:g} h ago: look at the last run of nightly_maintenance; where"
+            f" {record.database} is gone for good, move its dumps out of the directory"
+        )
         return Finding(check=BACKUP_AGE, status=Status.UNHEALTHY, detail=detail, figures=figures)
     detail = f"taken {record.started_at:%Y-%m-%d %H:%M} UTC"
     return Finding(check=BACKUP_AGE, status=Status.HEALTHY, detail=detail, figures=figures)

@@ -24,7 +24,7 @@ def run(*arguments: str) -> Result:
 def test_a_backup_is_taken_verified_and_listed(backups):
     taken = run("logical", "--json")
     assert taken.exit_code == 0, taken.stderr
-    file = json.loads(taken.stdout)["file"]
+    file = json.loads(taken.stdout)["taken"][0]["file"]
     verified = run("verify", "--json")
     assert verified.exit_code == 0
     assert [f["status"] for f in json.loads(verified.stdout)["findings"]] == ["healthy"] * 4
@@ -36,7 +36,7 @@ def test_a_backup_is_taken_verified_and_listed(backups):
 
 
 def test_a_damaged_backup_exits_1_by_name_or_as_the_newest(backups):
-    file = json.loads(run("logical", "--json").stdout)["file"]
+    file = json.loads(run("logical", "--json").stdout)["taken"][0]["file"]
     dump = backups / file
     dump.write_bytes(dump.read_bytes()[:-1])
     assert run("verify").exit_code == 1
@@ -83,7 +83,7 @@ def test_an_address_that_is_none_exits_1_without_the_password(backups, monkeypat
 
 
 def test_prune_says_what_goes_and_why_and_deletes_it_without_dry_run(backups, monkeypatch):
-    files = [json.loads(run("logical", "--json").stdout)["file"] for _ in range(3)]
+    files = [json.loads(run("logical", "--json").stdout)["taken"][0]["file"] for _ in range(3)]
     for setting in ("MINS", "DAYS", "WEEKS", "MONTHS"):
         monkeypatch.setenv(f"BACKUP_KEEP_{setting}", "0")
     dry = run("prune", "--dry-run")

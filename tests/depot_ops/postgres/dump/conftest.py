@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from depot_ops.postgres.dump import take_logical_backup
+from depot_ops.postgres.dump import DumpOptions, take_logical_backup
 
 SCHEMA = """
 CREATE TABLE users (id int PRIMARY KEY, name text);
@@ -68,4 +68,4 @@ def dump(cluster, source, backups) -> Path:
 
 @pytest.fixture
 def uncompressed_dump(cluster, source, backups) -> Path:
-    return backups / take_logical_backup(source.url, backups, cluster.binaries, compression="none").file
+    return backups / take_logical_backup(source.url, backups, cluster.binaries, DumpOptions(compression="none")).file

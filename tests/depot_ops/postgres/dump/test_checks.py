@@ -99,7 +99,7 @@ def test_a_damaged_record_is_unhealthy(dump, cluster, content):
 
 
 def test_a_record_of_a_later_version_is_unknown(dump, cluster):
-    edit_record(dump, schema_version=2)
+    edit_record(dump, schema_version=3)
     assert set(statuses(dump, cluster.binaries).values()) == {UNKNOWN}
     assert glance(dump).status is UNKNOWN
 
