@@ -16,6 +16,8 @@ UPLOADED_BYTES = Counter("depot_uploaded_bytes", "Content received.")
 DOWNLOADED_BYTES = Counter("depot_downloaded_bytes", "Content sent, as coded on the wire.")
 DEDUP_SAVED_BYTES = Counter("depot_dedup_saved_bytes", "Content that clients asked about and need not send.")
 DAMAGED_READS = Counter("depot_damaged_reads", "Reads that met a damaged or missing object.", ["healed"])
+for _healed in ("yes", "no"):
+    DAMAGED_READS.labels(_healed)  # from 0 on: an increase is only seen of what was there before
 SUBMITS = Counter("depot_submits", "Changelists submitted.")
 SUBMIT_CONFLICTS = Counter("depot_submit_conflicts", "Submits refused for a stale base or a lock.")
 POOL_CONNECTIONS = Gauge(

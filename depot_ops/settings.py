@@ -172,6 +172,22 @@ class ReplicaSettings(BaseSettings):
     )
 
 
+class MetricsSettings(ReplicaSettings):
+    """What `depot-ops metrics` looks at; what is not set is absent from it."""
+
+    backup_dir: Path | None = Field(None, description="BACKUP_DIR: the directory of the backups and their manifests.")
+    wal_archive_dir: Path | None = Field(None, description="WAL_ARCHIVE_DIR: the archive of the log.")
+    wal_spool_dir: Path | None = Field(None, description="WAL_SPOOL_DIR: where the log waits for the collector.")
+    depot_replication_url: SecretStr | None = Field(None, description="DEPOT_REPLICATION_URL: the primary.")
+    depot_replica_url: SecretStr | None = Field(
+        None, description="DEPOT_REPLICA_URL: a standby that REPLICA_DIR does not know, as a role with pg_monitor."
+    )
+    depot_url: HttpUrl | None = Field(None, description="DEPOT_URL: the address of the depot API.")
+    asset_storage_replica_path: Path | None = Field(
+        None, description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror."
+    )
+
+
 class TimezoneSettings(BaseSettings):
     """Where a night begins."""
 

@@ -11,7 +11,7 @@ import typer
 
 from depot_ops.console import failed, reported
 from depot_ops.evidence import Finding, Status
-from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups, load_base_backup
+from depot_ops.postgres.base_record import BaseRecordUnusable, oldest_needed_segment
 from depot_ops.postgres.wal import hooks
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, open_archive
 from depot_ops.postgres.wal.collector import Collected, CollectError, CollectorRunning, collect
@@ -119,8 +119,7 @@ def check(
 def _oldest_needed(backup_dir: Path | None, archive: WalArchive) -> str | None:
     if backup_dir is None or not backup_dir.is_dir():
         return None
-    backups = find_base_backups(backup_dir, archive.system_identifier)
-    return load_base_backup(backups[0]).record.start_segment if backups else None
+    return oldest_needed_segment(backup_dir, archive.system_identifier)
 
 
 @app.command(context_settings=AS_A_SERVER_CALLS)

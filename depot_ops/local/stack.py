@@ -53,6 +53,7 @@ class StackOptions:
     with_dagster: bool = True
     api_workers: int = 2
     with_standby: bool = False
+    metrics_port: int | None = None
 
 
 @dataclass
@@ -116,6 +117,10 @@ class Stack:
         self._wait_for("api", f"{self.api_url}/health", stop)
         if "ASSET_STORAGE_REPLICA_PATH" in (blobs := self._blob_environment()):
             self._start_program("blob-mirror", ["-m", "depot_ops", "blobs", "mirror", "--follow"], blobs)
+        if self.options.metrics_port is not None:
+            listen = f"127.0.0.1:{self.options.metrics_port}"
+            command = ["-m", "depot_ops", "metrics", "--listen", listen]
+            self._start_program("ops-metrics", command, self._operations_environment())
         if self.options.with_dagster:
             self._wait_for("dagster-webserver", f"{self.dagster_url}/server_info", stop)
             # After the webserver has made the tables: two that make them at once get in each other's way.
@@ -367,6 +372,8 @@ def _check_ports(options: StackOptions) -> None:
     wanted = {"--api-port": options.api_port}
     if options.with_dagster:
         wanted["--dagster-port"] = options.dagster_port
+    if options.metrics_port is not None:
+        wanted["--metrics-port"] = options.metrics_port
     for option, port in wanted.items():
         if not ports.is_free(port):
             raise StackError(f"Port {port} is taken by another program. Stop that, or name another with {option}.")
