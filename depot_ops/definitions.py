@@ -3,6 +3,7 @@
 import dagster as dg
 
 from depot_ops import jobs, schedules
+from depot_ops.alerts.sensor import alerts
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.base_backup import base_backup
 from depot_ops.assets.drill import logical_restore_drill, restore_drill
@@ -48,6 +49,6 @@ defs = dg.Definitions(
     ],
     jobs=[*jobs.ALL, merge_execution],
     schedules=schedules.ALL,
-    sensors=[merge_jobs, *replica_sensors(_NODES)],
+    sensors=[alerts, merge_jobs, *replica_sensors(_NODES)],
     resources=RESOURCES,
 )
