@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from depot_api.logs import configure as configure_logs
 from depot_ops.backup_commands import app as backup_app
 from depot_ops.blob_commands import app as blobs_app
 from depot_ops.catalogue_commands import app as catalogue_app
@@ -88,4 +89,5 @@ def migrate(
 
 
 def main() -> None:
+    configure_logs()
     app()

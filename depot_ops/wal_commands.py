@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from depot_ops.console import failed, reported
@@ -20,6 +21,7 @@ from depot_ops.postgres.wal.inventory import check_continuity, check_intact, tak
 from depot_ops.postgres.wal.progress import check_backlog, check_freshness, check_spool
 from depot_ops.postgres.wal.timelines import UnknownTimeline
 
+log = structlog.get_logger("depot_ops")
 app = typer.Typer(help="Collect the log, list and check its archive.", no_args_is_help=True)
 
 AS_A_SERVER_CALLS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -46,17 +48,26 @@ def collect_spool(
     while not stop.is_set():
         try:
             collected = collect(spool, archive, system_identifier)
-            if once or collected != last:  # what is refused is refused again in each pass, and told once
+            if once or (as_json and collected != last):
                 _tell(collected, as_json)
+            elif collected != last:  # what is refused is refused again in each pass, and told once
+                _log(collected)
             last = collected
         except CollectError as error:
             if once or isinstance(error, CollectorRunning):
                 raise failed(error, Status.UNHEALTHY) from None
-            typer.secho(str(error), fg="red", err=True)
+            log.warning("wal collection failed", error=str(error))
         else:
             if once:
                 raise typer.Exit(1 if collected.refused else 0)
         stop.wait(interval_seconds)
+
+
+def _log(collected: Collected) -> None:
+    if collected.stored or collected.already_there:
+        log.info("wal collected", **asdict(collected) | {"refused": len(collected.refused)})
+    for refusal in collected.refused:
+        log.warning("wal refused", **asdict(refusal))
 
 
 def _tell(collected: Collected, as_json: bool) -> None:

@@ -34,6 +34,7 @@ POLL_SECONDS = 0.1
 # What a start after kill -9 waits for the processes of the one before, which stop when their parent dies.
 LEFTOVER_TIMEOUT_SECONDS = 15.0
 ADMIN = "admin"
+JSON_LOGS = ("--log-format", "json")
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 
 PRIMARY_SETTINGS = {"shared_buffers": "256MB", "max_connections": "100", "max_wal_size": "1GB"}
@@ -124,7 +125,7 @@ class Stack:
         if self.options.with_dagster:
             self._wait_for("dagster-webserver", f"{self.dagster_url}/server_info", stop)
             # After the webserver has made the tables: two that make them at once get in each other's way.
-            command = ["-m", "dagster._daemon", "run", "-w", str(self._workspace())]
+            command = ["-m", "dagster._daemon", "run", "-w", str(self._workspace()), *JSON_LOGS]
             self._start_program("dagster-daemon", command, self._operations_environment())
         if not stop.is_set():
             self._write_description()
@@ -143,7 +144,7 @@ class Stack:
         self.dagster_home.mkdir(exist_ok=True)
         shutil.copyfile(PROJECT_ROOT / "dagster_home" / "dagster.yaml", self.dagster_home / "dagster.yaml")
         port = str(self.options.dagster_port)
-        command = ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", port, "-w", str(self._workspace())]
+        command = ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", port, "-w", str(self._workspace()), *JSON_LOGS]
         self._start_program("dagster-webserver", command, self._operations_environment())
 
     def _prepare_database(self) -> None:
