@@ -13,24 +13,26 @@ from depot_ops.blobs.scrub import check_scrubbed
 from depot_ops.drills.objectives import Objective, check_objective
 from depot_ops.evidence import Finding, Status
 from depot_ops.health import check_service
-from depot_ops.postgres.accounts import runnable_binaries, server_account
+from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.base_age import check_age
-from depot_ops.postgres.base_record import oldest_needed_segment
-from depot_ops.postgres.binaries import find_binaries
+from depot_ops.postgres.base_record import BaseRecordUnusable, oldest_needed_segment
+from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.dump_record import find_backups, glance
 from depot_ops.postgres.standby import check_standby
-from depot_ops.postgres.wal.archive import open_archive
+from depot_ops.postgres.wal.archive import ArchiveError, open_archive
 from depot_ops.postgres.wal.inventory import check_continuity
 from depot_ops.postgres.wal.progress import check_backlog, check_freshness, check_spool
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.health import Limits
-from depot_ops.replicas.nodes import Nodes
+from depot_ops.replicas.nodes import Nodes, ReplicaError
 from depot_ops.replicas.single_primary import check_single_primary
 from depot_ops.replicas.watch import known_nodes, watch
 from depot_ops.reports.nightly import check_backup_age
 from depot_ops.settings import BaseBackupAgeSettings, BlobSettings, MetricsSettings, ObjectiveSettings, load
 
 HALF_A_MINUTE, FIVE_MINUTES, QUARTER_OF_AN_HOUR = 30.0, 300.0, 900.0
+# What a disk or a server that is gone leads to; anything else is a defect, and logged.
+NOT_THERE = (OSError, ArchiveError, BaseRecordUnusable, ReplicaError, AccountError, BinariesNotFound)
 
 log = structlog.get_logger("depot_ops")
 
@@ -63,9 +65,17 @@ class Watcher:
     def refresh(self) -> None:
         """A question that cannot be asked is a finding that is unknown; the others are asked all the same."""
         for probe in self._probes:
-            if time.monotonic() - self._asked_at.get(probe.name, -probe.period_seconds) >= probe.period_seconds:
+            if self._is_due(probe):
                 self._seen[probe.name] = _ask(probe)
                 self._asked_at[probe.name] = time.monotonic()
+
+    def _is_due(self, probe: Probe) -> bool:
+        """What could not be found out is asked again soon."""
+        if probe.name not in self._asked_at:
+            return True
+        is_unknown = any(one.finding.status is Status.UNKNOWN for one in self._seen[probe.name])
+        period_seconds = min(probe.period_seconds, HALF_A_MINUTE) if is_unknown else probe.period_seconds
+        return time.monotonic() - self._asked_at[probe.name] >= period_seconds
 
     def seen(self) -> list[Seen]:
         return [one for probe in self._probes for one in self._seen.get(probe.name, [])]
@@ -74,10 +84,16 @@ class Watcher:
 def _ask(probe: Probe) -> list[Seen]:
     try:
         return list(probe.ask())
+    except NOT_THERE as error:
+        return [_unknown(probe, error)]
     except Exception as error:
         # Whatever it is: an exporter that ended would silence every other alarm.
         log.exception("probe failed", check=probe.name)
-        return [Seen(Finding(check=probe.name, status=Status.UNKNOWN, detail=str(error)))]
+        return [_unknown(probe, error)]
+
+
+def _unknown(probe: Probe, error: Exception) -> Seen:
+    return Seen(Finding(check=probe.name, status=Status.UNKNOWN, detail=str(error)))
 
 
 def configured_probes(settings: MetricsSettings) -> list[Probe]:

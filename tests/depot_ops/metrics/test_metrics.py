@@ -105,7 +105,18 @@ def test_an_answer_counts_for_its_period():
         asked.append(name)
         return [Seen(finding)]
 
-    watcher = Watcher([Probe("rare", lambda: ask("rare"), 3600.0), Probe("often", lambda: ask("often"), 0.0)])
+    def lost() -> list[Seen]:
+        asked.append("lost")
+        raise FileNotFoundError("no such directory")
+
+    watcher = Watcher(
+        [
+            Probe("rare", lambda: ask("rare"), 3600.0),
+            Probe("often", lambda: ask("often"), 0.0),
+            Probe("lost", lost, 0.0),
+        ]
+    )
     watcher.refresh()
     watcher.refresh()
-    assert asked == ["rare", "often", "often"]
+    assert asked == ["rare", "often", "lost", "often", "lost"]
+    assert [one.finding.detail for one in watcher.seen()][-1] == "no such directory"
