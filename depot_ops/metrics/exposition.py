@@ -34,6 +34,9 @@ EXPOSED = (
     Exposed("backup_age", "age_seconds", "depot_ops_backup_age_seconds", BACKUP_AGE, {"kind": "dump"}),
     Exposed("base_backup_age", "age_seconds", "depot_ops_backup_age_seconds", BACKUP_AGE, {"kind": "base"}),
     Exposed("complete", "size_bytes", "depot_ops_backup_size_bytes", "Of the newest backup.", {"kind": "dump"}),
+    Exposed(
+        "chain_intact", "stored_size_bytes", "depot_ops_backup_size_bytes", "Of the newest backup.", {"kind": "base"}
+    ),
     Exposed("drill_age", "age_seconds", "depot_ops_drill_age_seconds", DRILL_AGE, {"kind": "base"}),
     Exposed("logical_drill_age", "age_seconds", "depot_ops_drill_age_seconds", DRILL_AGE, {"kind": "dump"}),
     Exposed("rto_within_objective", "rto_seconds", "depot_ops_rto_seconds", "Recovery time of the newest drill."),
@@ -43,6 +46,7 @@ EXPOSED = (
     Exposed("wal_freshness", "waited_seconds", "depot_ops_wal_lag_seconds", "A finished segment's way to the archive."),
     Exposed("wal_continuity", "missing_segments", "depot_ops_wal_gap_segments", "Missing in the archive of the log."),
     Exposed("wal_continuity", "segments", "depot_ops_wal_archived_segments", "In the archive of the log."),
+    Exposed("wal_intact", "damaged_files", "depot_ops_wal_damaged_files", "In the archive of the log."),
     Exposed("archiver_backlog", "waiting_files", "depot_ops_archiver_waiting_files", "In pg_wal, to be archived."),
     Exposed("archiver_backlog", "oldest_seconds", "depot_ops_archiver_oldest_seconds", "Since the oldest waits."),
     Exposed("spool_backlog", "waiting_files", "depot_ops_spool_waiting_files", "Of the log, for the collector."),

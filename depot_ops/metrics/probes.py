@@ -15,12 +15,13 @@ from depot_ops.evidence import Finding, Status
 from depot_ops.health import check_service
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.base_age import check_age
-from depot_ops.postgres.base_record import BaseRecordUnusable, oldest_needed_segment
+from depot_ops.postgres.base_backup import check_chain
+from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups, oldest_needed_segment
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.dump_record import find_backups, glance
 from depot_ops.postgres.standby import check_standby
 from depot_ops.postgres.wal.archive import ArchiveError, open_archive
-from depot_ops.postgres.wal.inventory import check_continuity
+from depot_ops.postgres.wal.inventory import check_continuity, check_intact
 from depot_ops.postgres.wal.progress import check_backlog, check_freshness, check_spool
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.health import Limits
@@ -132,6 +133,11 @@ def _of_backups(backup_dir: Path) -> list[Probe]:
     return [
         _probe("backup_age", lambda: check_backup_age(backup_dir)),
         Probe("complete", lambda: [Seen(glance(dump)) for dump in find_backups(backup_dir)[-1:]], HALF_A_MINUTE),
+        Probe(
+            "chain_intact",
+            lambda: [Seen(check_chain(path)) for path in find_base_backups(backup_dir)[-1:]],
+            HALF_A_MINUTE,
+        ),
         _probe("base_backup_age", lambda: check_age(backup_dir, base.base_backup_max_age_hours)),
         *map(judge, Objective),
     ]
@@ -143,7 +149,10 @@ def _of_archive(archive_dir: Path, backup_dir: Path | None, primary: str | None)
         oldest = oldest_needed_segment(backup_dir, archive.system_identifier) if backup_dir else None
         return check_continuity(archive, oldest)
 
-    probes = [_probe("wal_continuity", continuity, FIVE_MINUTES)]
+    probes = [
+        _probe("wal_continuity", continuity, FIVE_MINUTES),
+        _probe("wal_intact", lambda: check_intact(open_archive(archive_dir)), FIVE_MINUTES),
+    ]
     if primary:
         # It finishes a segment of the log, which must not happen at every scrape.
         freshness = _probe(
