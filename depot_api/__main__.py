@@ -8,6 +8,7 @@ import tempfile
 import uvicorn
 from pydantic import ValidationError
 
+from depot_api.logs import configure as configure_logs
 from depot_api.settings import Settings
 
 # An upload that began before a restart gets this long to finish.
@@ -27,6 +28,7 @@ def main() -> None:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         sys.exit(f"The service cannot start with these settings. {wrong}. docs/settings.md lists them all.")
+    configure_logs()
     with tempfile.TemporaryDirectory(prefix="depot-metrics-") as metrics_dir:
         if options.workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
@@ -37,6 +39,7 @@ def main() -> None:
             port=options.port,
             workers=options.workers,
             access_log=False,
+            log_config=None,  # its loggers hand on to ours
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
             server_header=False,

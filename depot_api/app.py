@@ -20,6 +20,7 @@ from depot_api.depot import Depot
 from depot_api.epochs import FILE_NAME as EPOCH_FILE
 from depot_api.epochs import EpochFile
 from depot_api.events.routes import router as events
+from depot_api.health.gauges import pool_watched
 from depot_api.health.routes import router as health
 from depot_api.identity.routes import router as identity
 from depot_api.locks.routes import router as locks
@@ -88,7 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # What the app is made of stays: each full collection that walks it would hold every request up for 0.1 s.
         gc.collect()
         gc.freeze()
-        async with OutboxWorker(depot).running():
+        async with pool_watched(depot.database), OutboxWorker(depot).running():
             yield
         await depot.database.close()
 

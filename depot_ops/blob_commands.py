@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Annotated
 
 import psycopg
+import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,6 +34,7 @@ from depot_ops.console import failed, reported
 from depot_ops.evidence import Finding, Status
 from depot_ops.settings import BlobSettings, CatalogueSettings, CollectionSettings, SettingsError, load
 
+log = structlog.get_logger("depot_ops")
 app = typer.Typer(help="Mirror, scrub, collect and restore the blob store.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
@@ -73,13 +75,22 @@ def _follow(follow_once: Callable[[], Mirrored], stop: threading.Event, interval
             result = follow_once()
         except MirrorError as error:  # a full or unplugged disk: told once, tried again
             if str(error) != trouble:
-                typer.secho(str(error), fg="red", err=True)
+                log.warning("mirroring failed", error=str(error))
             trouble = str(error)
         else:
             trouble = ""
             if result.objects_copied or result.refs_copied or not result.is_complete:
-                _tell_mirrored(result, as_json)
+                _log_mirrored(result, as_json)
         stop.wait(interval_seconds)
+
+
+def _log_mirrored(result: Mirrored, as_json: bool) -> None:
+    if as_json:
+        _tell_mirrored(result, as_json)
+        return
+    log.info("mirrored", **result.model_dump(mode="json", exclude={"damaged"}), complete=result.is_complete)
+    for damage in result.damaged:
+        log.error("mirror met damage", **damage.model_dump(mode="json"))
 
 
 def _tell_mirrored(result: Mirrored, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from depot_api.logs import configure as configure_logs
 from depot_ops.backup_commands import app as backup_app
 from depot_ops.blob_commands import app as blobs_app
 from depot_ops.catalogue_commands import app as catalogue_app
@@ -21,6 +22,7 @@ from depot_ops.launch_commands import app as launch_app
 from depot_ops.local.stack import StackError, StackOptions
 from depot_ops.local.stack import run as run_stack
 from depot_ops.merge_commands import app as merge_app
+from depot_ops.metrics_commands import app as metrics_app
 from depot_ops.replica_commands import app as replica_app
 from depot_ops.report_commands import app as report_app
 from depot_ops.restore_commands import app as restore_app
@@ -34,7 +36,7 @@ app.add_typer(drill_app, name="drill")
 app.add_typer(merge_app, name="merges")
 app.add_typer(wal_app, name="wal")
 app.add_typer(replica_app, name="replica")
-for commands in (launch_app, health_app, restore_app, disaster_app, report_app):
+for commands in (launch_app, health_app, restore_app, disaster_app, report_app, metrics_app):
     app.registered_commands += commands.registered_commands
 
 
@@ -53,13 +55,18 @@ def up(
     standby: Annotated[
         bool, typer.Option("--standby", envvar="STANDBY", help="Run a standby beside the primary; from then on always.")
     ] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve the metrics of operations here; left out, nowhere.")
+    ] = None,
     no_dagster: Annotated[bool, typer.Option("--no-dagster", help="Only the database and the API.")] = False,
 ) -> None:
     """Start the whole stack in the foreground. Example: depot-ops up --data-dir /srv/depot"""
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
-    options = StackOptions(data_dir.absolute(), api_port, dagster_port, not no_dagster, api_workers, standby)
+    options = StackOptions(
+        data_dir.absolute(), api_port, dagster_port, not no_dagster, api_workers, standby, metrics_port
+    )
     try:
         run_stack(options, typer.echo, stop)
     except StackError as error:
@@ -83,4 +90,5 @@ def migrate(
 
 
 def main() -> None:
+    configure_logs()
     app()

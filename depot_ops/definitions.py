@@ -3,6 +3,7 @@
 import dagster as dg
 
 from depot_ops import jobs, schedules
+from depot_ops.alerts.sensor import alerts
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import base_backup
@@ -69,6 +70,6 @@ defs = dg.Definitions(
         *(schedules.WITH_COPY if _COPIED else ()),
         *(schedules.WITH_MIRROR if _MIRRORED else ()),
     ],
-    sensors=[merge_jobs, *replica_sensors(_NODES), *failover_sensors(_NODES)],
+    sensors=[alerts, merge_jobs, *replica_sensors(_NODES), *failover_sensors(_NODES)],
     resources=RESOURCES,
 )

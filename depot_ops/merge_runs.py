@@ -40,7 +40,7 @@ def execute_merge_job(context: dg.OpExecutionContext, config: MergeJobConfig) ->
     """Claim the job and carry it out, then what else the merge needs; report how it stands."""
     merge_id = UUID(config.merge_id)
     begun = time.monotonic()
-    with closing(connect()) as depot:
+    with closing(connect(origin=f"run-{context.run_id}")) as depot:
         executor = Executor(depot, _executor_name(context.run_id))
         reports = list(_told(context, executor.work(job_id=UUID(config.job_id))))
         if not reports:

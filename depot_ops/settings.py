@@ -4,10 +4,10 @@ Nothing is read at import: definitions load with an empty environment, and what 
 """
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from depot_ops.postgres.dump_record import DumpFormat
@@ -276,6 +276,50 @@ class FailoverSettings(ReplicaSettings):
         if looks < others.data.get("failover_failures", 0):
             raise ValueError("fewer than FAILOVER_FAILURES: the primary would never be lost")
         return looks
+
+
+class MetricsSettings(ReplicaSettings):
+    """What `depot-ops metrics` looks at; what is not set is absent from it."""
+
+    backup_dir: Path | None = Field(None, description="BACKUP_DIR: the directory of the backups and their manifests.")
+    wal_archive_dir: Path | None = Field(None, description="WAL_ARCHIVE_DIR: the archive of the log.")
+    wal_spool_dir: Path | None = Field(None, description="WAL_SPOOL_DIR: where the log waits for the collector.")
+    depot_replication_url: SecretStr | None = Field(None, description="DEPOT_REPLICATION_URL: the primary.")
+    depot_replica_url: SecretStr | None = Field(
+        None, description="DEPOT_REPLICA_URL: a standby that REPLICA_DIR does not know, as a role with pg_monitor."
+    )
+    depot_url: HttpUrl | None = Field(None, description="DEPOT_URL: the address of the depot API.")
+    asset_storage_replica_path: Path | None = Field(
+        None, description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror."
+    )
+
+
+class AlertSettings(BaseSettings):
+    """Who is told of failed runs and checks; nobody when nothing is set."""
+
+    alert_webhook_url: SecretStr | None = Field(
+        None, description="ALERT_WEBHOOK_URL: each alarm is posted there as JSON."
+    )
+    alert_slack_url: SecretStr | None = Field(
+        None, description="ALERT_SLACK_URL: an incoming webhook of Slack, or of what speaks like it."
+    )
+    alert_smtp_url: SecretStr | None = Field(
+        None, description="ALERT_SMTP_URL: a mail server, smtp://user:password@host:587 or smtps://…"
+    )
+    alert_mail_from: str = Field("", description="ALERT_MAIL_FROM: the sender of mails.")
+    alert_mail_to: str = Field("", description="ALERT_MAIL_TO: who gets mails, separated by commas.")
+    alert_repeat_seconds: float = Field(
+        14400, ge=0, description="ALERT_REPEAT_SECONDS: what is still wrong is told again after this long."
+    )
+    dagster_url: HttpUrl = Field(
+        HttpUrl("http://127.0.0.1:3000"), description="DAGSTER_URL: the Dagster webserver, for links in alarms."
+    )
+
+    @model_validator(mode="after")
+    def _mail_has_addresses(self) -> Self:
+        if self.alert_smtp_url and not (self.alert_mail_from and self.alert_mail_to):
+            raise ValueError("ALERT_SMTP_URL needs ALERT_MAIL_FROM and ALERT_MAIL_TO")
+        return self
 
 
 class TimezoneSettings(BaseSettings):

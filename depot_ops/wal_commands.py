@@ -7,11 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from depot_ops.console import failed, reported
 from depot_ops.evidence import Finding, Status
-from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups, load_base_backup
+from depot_ops.postgres.base_record import BaseRecordUnusable, oldest_needed_segment
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.client_tools import BadAddress
 from depot_ops.postgres.wal import hooks
@@ -24,6 +25,7 @@ from depot_ops.postgres.wal.stream import SLOT, check_stream
 from depot_ops.postgres.wal.timelines import UnknownTimeline
 from depot_ops.replicas.receiver import ReceiveError, receive
 
+log = structlog.get_logger("depot_ops")
 app = typer.Typer(help="Collect the log, list and check its archive.", no_args_is_help=True)
 
 AS_A_SERVER_CALLS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -48,13 +50,15 @@ def collect_spool(
     while not stop.is_set():
         try:
             collected = collect(spool, archive, system_identifier)
-            if once or collected != last:  # what is refused is refused again in each pass, and told once
+            if once or (as_json and collected != last):
                 _tell(collected, as_json)
+            elif collected != last:  # what is refused is refused again in each pass, and told once
+                _log(collected)
             last = collected
         except CollectError as error:
             if once or isinstance(error, CollectorRunning):
                 raise failed(error, Status.UNHEALTHY) from None
-            typer.secho(str(error), fg="red", err=True)
+            log.warning("wal collection failed", error=str(error))
         else:
             if once:
                 raise typer.Exit(1 if collected.refused else 0)
@@ -79,10 +83,12 @@ def receive_log(
         try:
             collected = collect(directory, archive, system_identifier, streamed=True)
         except CollectError as error:  # the stream goes on: its directory keeps what the archive does not take
-            typer.secho(str(error), fg="red", err=True)
+            log.warning("wal collection failed", error=str(error))
             return
-        if collected != last:
+        if collected != last and as_json:
             _tell(collected, as_json)
+        elif collected != last:
+            _log(collected)
         last = collected
 
     try:
@@ -96,6 +102,13 @@ def _stopped_by_signals() -> threading.Event:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
     return stop
+
+
+def _log(collected: Collected) -> None:
+    if collected.stored or collected.already_there:
+        log.info("wal collected", **asdict(collected) | {"refused": len(collected.refused)})
+    for refusal in collected.refused:
+        log.warning("wal refused", **asdict(refusal))
 
 
 def _tell(collected: Collected, as_json: bool) -> None:
@@ -161,8 +174,7 @@ def check(
 def _oldest_needed(backup_dir: Path | None, archive: WalArchive) -> str | None:
     if backup_dir is None or not backup_dir.is_dir():
         return None
-    backups = find_base_backups(backup_dir, archive.system_identifier)
-    return load_base_backup(backups[0]).record.start_segment if backups else None
+    return oldest_needed_segment(backup_dir, archive.system_identifier)
 
 
 @app.command(context_settings=AS_A_SERVER_CALLS)

@@ -117,13 +117,20 @@ class DepotClient:
     """
 
     def __init__(
-        self, url: str, token: str | None = None, *, connections: int = 8, patience: Patience = PATIENT
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        connections: int = 8,
+        patience: Patience = PATIENT,
+        origin: str | None = None,
     ) -> None:
         """`connections` is how many are kept open, one for each thread that works at the same time.
 
-        `patience` is for those who would rather be told soon than wait.
+        `patience` is for those who would rather be told soon than wait. `origin` begins the id of every request, up
+        to 60 letters, digits, dots, underscores and hyphens: the depot's log and audit log then tell what came of it.
         """
-        self._http = Transport(url, token, connections, patience)
+        self._http = Transport(url, token, connections, patience, origin)
 
     def __enter__(self) -> Self:
         return self

@@ -67,7 +67,9 @@ class _TryAgain(Exception):
 class Transport:
     """Thread-safe. Sends requests to one depot with one token."""
 
-    def __init__(self, url: str, token: str | None, connections: int, patience: Patience = PATIENT) -> None:
+    def __init__(
+        self, url: str, token: str | None, connections: int, patience: Patience = PATIENT, origin: str | None = None
+    ) -> None:
         if not url.startswith(("http://", "https://")):
             raise Unreachable(f"{url!r} is not the address of a depot: it has to begin with http:// or https://.")
         self.url = url.rstrip("/")
@@ -78,6 +80,7 @@ class Transport:
             blocksize=CHUNK_BYTES,
             timeout=urllib3.Timeout(connect=patience.connect_seconds, read=patience.read_seconds),
         )
+        self._request_id_prefix = f"{origin}." if origin else ""
         self._back_off_seconds = patience.back_off_seconds
         self._closing = Event()
         self._has_answered = False
@@ -167,7 +170,7 @@ class Transport:
             response.close()
 
     def _headers(self, body: Body | None, more: Mapping[str, str] | None) -> dict[str, str]:
-        headers = {"X-Request-Id": str(uuid4()), "User-Agent": "asset-depot-client"}
+        headers = {"X-Request-Id": f"{self._request_id_prefix}{uuid4()}", "User-Agent": "asset-depot-client"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         if body:

@@ -6,7 +6,7 @@ import os
 from fastapi import APIRouter, Response, status
 
 from depot_api.depot import DepotState
-from depot_api.health import service
+from depot_api.health import gauges, service
 from depot_api.health.models import Health, HealthStatus, Liveness
 from depot_api.metrics import exposition
 
@@ -32,6 +32,6 @@ async def get_liveness() -> Liveness:
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-async def get_metrics() -> Response:
-    body = await asyncio.to_thread(exposition, os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
-    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+async def get_metrics(depot: DepotState) -> Response:
+    counted = await asyncio.to_thread(exposition, os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+    return Response(counted + await gauges.asked(depot), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -11,6 +11,7 @@ from depot_api.blobstore.store import BlobStore
 from depot_api.database.pool import Transaction
 from depot_api.depot import Depot
 from depot_api.identity.actor import Actor
+from depot_api.metrics import DEDUP_SAVED_BYTES
 from depot_api.objects import queries
 from depot_api.objects.models import StoredObject, StoredPack
 from depot_api.objects.receiving import ObjectSink, PackSink, Sink, receive
@@ -69,7 +70,10 @@ async def missing_objects(actor: Actor, project_id: UUID, hashes: list[str]) -> 
     async with actor.transaction() as tx:
         await projects.readable_project(tx, project_id)
         known = await known_blobs(tx, project_id, hashes)
-    return await not_intact(actor.depot, known, hashes)
+    missing = await not_intact(actor.depot, known, hashes)
+    sizes = {blob.sha256: blob.size_bytes for blob in known}
+    DEDUP_SAVED_BYTES.inc(sum(sizes[sha256] for sha256 in sizes.keys() - set(missing)))
+    return missing
 
 
 async def known_blobs(tx: Transaction, project_id: UUID, hashes: list[str]) -> list[StoredBlob]:

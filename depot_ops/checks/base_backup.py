@@ -1,19 +1,16 @@
 """Base backups: is the newest one young, whole and readable?"""
 
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
 import dagster as dg
 
 from depot_ops.assets.base_backup import base_backup
 from depot_ops.checks.result import check_result
 from depot_ops.evidence import Finding, Status, worst
+from depot_ops.postgres.base_age import BASE_BACKUP_AGE, NONE_THERE, check_age
 from depot_ops.postgres.base_backup import CHAIN_INTACT, VERIFIED, check_chain, verify_base_backup
-from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups, load_base_backup
+from depot_ops.postgres.base_record import find_base_backups, load_base_backup
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.settings import BackupSettings, BaseBackupAgeSettings, load
 
-BASE_BACKUP_AGE = "base_backup_age"
 WHEN_RED = " When this is red, launch full_backup: it builds on nothing that is damaged."
 
 
@@ -59,30 +56,10 @@ def base_backup_age() -> dg.AssetCheckResult:
 base_backup_checks = [chain_intact, base_backup_verified, base_backup_age]
 
 
-def check_age(backup_dir: Path, max_hours: float) -> Finding:
-    """Was the newest base backup taken within `max_hours`?"""
-    try:
-        paths = find_base_backups(backup_dir)
-        if not paths:
-            return _together(BASE_BACKUP_AGE, [])
-        record = load_base_backup(paths[-1]).record
-    except (BaseRecordUnusable, OSError) as error:
-        return Finding(check=BASE_BACKUP_AGE, status=Status.UNKNOWN, detail=str(error))
-    age = datetime.now(UTC) - record.finished_at
-    status = Status.UNHEALTHY if age > timedelta(hours=max_hours) else Status.HEALTHY
-    return Finding(
-        check=BASE_BACKUP_AGE,
-        status=status,
-        detail=f"{record.label} was finished {record.finished_at:%Y-%m-%d %H:%M} UTC",
-        figures={"age_seconds": round(age.total_seconds()), "max_age_seconds": max_hours * 3600},
-    )
-
-
 def _together(check: str, findings: list[Finding]) -> Finding:
     """One answer for all of them, with what is wrong with the worst."""
     if not findings:
-        detail = "there is no base backup: launch full_backup"
-        return Finding(check=check, status=Status.UNHEALTHY, detail=detail)
+        return Finding(check=check, status=Status.UNHEALTHY, detail=NONE_THERE)
     status = worst(findings)
     told = next(finding for finding in findings if finding.status is status)
     return Finding(check=check, status=status, detail=told.detail, figures={**told.figures, "backups": len(findings)})

@@ -7,7 +7,7 @@ import dagster as dg
 from depot_ops.assets.wal import wal_archive
 from depot_ops.checks.result import check_result
 from depot_ops.evidence import Finding, Status
-from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups, load_base_backup
+from depot_ops.postgres.base_record import BaseRecordUnusable, oldest_needed_segment
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, open_archive
 from depot_ops.postgres.wal.inventory import check_continuity
 from depot_ops.postgres.wal.progress import check_backlog, check_freshness
@@ -48,9 +48,7 @@ def _check(name: str, description: str, look: Callable[[WalSettings, WalArchive]
 
 
 def _continuity(settings: WalSettings, archive: WalArchive) -> Finding:
-    backups = find_base_backups(settings.backup_dir, archive.system_identifier)
-    oldest = load_base_backup(backups[0]).record.start_segment if backups else None
-    return check_continuity(archive, oldest)
+    return check_continuity(archive, oldest_needed_segment(settings.backup_dir, archive.system_identifier))
 
 
 def _url(settings: WalSettings) -> str:

@@ -34,6 +34,7 @@ POLL_SECONDS = 0.1
 # What a start after kill -9 waits for the processes of the one before, which stop when their parent dies.
 LEFTOVER_TIMEOUT_SECONDS = 15.0
 ADMIN = "admin"
+JSON_LOGS = ("--log-format", "json")
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 
 PRIMARY_SETTINGS = {"shared_buffers": "256MB", "max_connections": "100", "max_wal_size": "1GB"}
@@ -53,6 +54,7 @@ class StackOptions:
     with_dagster: bool = True
     api_workers: int = 2
     with_standby: bool = False
+    metrics_port: int | None = None
 
 
 @dataclass
@@ -123,10 +125,14 @@ class Stack:
         self._wait_for("api", f"{self.api_url}/health", stop)
         if "ASSET_STORAGE_REPLICA_PATH" in (blobs := self._blob_environment()):
             self._start_program("blob-mirror", ["-m", "depot_ops", "blobs", "mirror", "--follow"], blobs)
+        if self.options.metrics_port is not None:
+            listen = f"127.0.0.1:{self.options.metrics_port}"
+            command = ["-m", "depot_ops", "metrics", "--listen", listen]
+            self._start_program("ops-metrics", command, self._operations_environment())
         if self.options.with_dagster:
             self._wait_for("dagster-webserver", f"{self.dagster_url}/server_info", stop)
             # After the webserver has made the tables: two that make them at once get in each other's way.
-            command = ["-m", "dagster._daemon", "run", "-w", str(self._workspace())]
+            command = ["-m", "dagster._daemon", "run", "-w", str(self._workspace()), *JSON_LOGS]
             self._start_program("dagster-daemon", command, self._operations_environment())
         if not stop.is_set():
             self._write_description()
@@ -145,7 +151,7 @@ class Stack:
         self.dagster_home.mkdir(exist_ok=True)
         shutil.copyfile(PROJECT_ROOT / "dagster_home" / "dagster.yaml", self.dagster_home / "dagster.yaml")
         port = str(self.options.dagster_port)
-        command = ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", port, "-w", str(self._workspace())]
+        command = ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", port, "-w", str(self._workspace()), *JSON_LOGS]
         self._start_program("dagster-webserver", command, self._operations_environment())
 
     def _prepare_database(self) -> None:
@@ -377,6 +383,8 @@ def _check_ports(options: StackOptions) -> None:
     wanted = {"--api-port": options.api_port}
     if options.with_dagster:
         wanted["--dagster-port"] = options.dagster_port
+    if options.metrics_port is not None:
+        wanted["--metrics-port"] = options.metrics_port
     for option, port in wanted.items():
         if not ports.is_free(port):
             raise StackError(f"Port {port} is taken by another program. Stop that, or name another with {option}.")

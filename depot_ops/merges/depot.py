@@ -5,7 +5,11 @@ from depot_api.client.http import PATIENT, Patience
 from depot_ops.settings import ExecutorSettings, load
 
 
-def connect(patience: Patience = PATIENT) -> DepotClient:
-    """A client for DEPOT_URL with DEPOT_TOKEN. Raises SettingsError, and Unreachable for what is no address."""
+def connect(patience: Patience = PATIENT, origin: str | None = None) -> DepotClient:
+    """A client for DEPOT_URL with DEPOT_TOKEN; `origin` begins the ids of its requests.
+
+    Raises SettingsError, and Unreachable for what is no address.
+    """
     settings = load(ExecutorSettings)
-    return DepotClient(str(settings.depot_url), settings.depot_token.get_secret_value(), patience=patience)
+    token = settings.depot_token.get_secret_value()
+    return DepotClient(str(settings.depot_url), token, patience=patience, origin=origin)

@@ -127,6 +127,12 @@ def find_base_backups(backup_dir: Path, system_identifier: int | None = None) ->
     return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: path.name)
 
 
+def oldest_needed_segment(backup_dir: Path, system_identifier: int) -> str | None:
+    """Where in the log the oldest base backup begins. Raises OSError, BaseRecordUnusable."""
+    backups = find_base_backups(backup_dir, system_identifier)
+    return load_base_backup(backups[0]).record.start_segment if backups else None
+
+
 def chain_of(backup: BaseBackup) -> list[BaseBackup]:
     """The backups that `backup` builds on, the full one first, and itself. Raises BaseRecordUnusable."""
     chain = [backup]

@@ -63,13 +63,18 @@ def make_report(scope: ReportScope) -> OpsReport:
     return OpsReport(status=worst(findings), started_at=started_at, finished_at=datetime.now(UTC), findings=findings)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` so that whoever reads `path` sees all of it or what was there before. Raises OSError."""
+def write_whole(path: Path, text: str, mode: int | None = None) -> None:
+    """Write `text` so that whoever reads `path` sees all of it or what was there before. Raises OSError.
+
+    `mode` is who may read it, where that is not what the process makes files with.
+    """
     partial = path.with_name(f".{path.name}-{secrets.token_hex(6)}")
     try:
         with partial.open("x") as file:
             file.write(text)
             file.flush()
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         partial.replace(path)
         fsync(path.parent)

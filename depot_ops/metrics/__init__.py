@@ -1,0 +1,1 @@
+"""Metrics of operations: what the checks find, as Prometheus reads it."""
