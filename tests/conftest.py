@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from depot_api.database.bootstrap import ROLES
 from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.cluster import Cluster
@@ -78,10 +79,7 @@ def depot_template(cluster: Cluster) -> str:
     environment = {
         **os.environ,
         "DEPOT_BOOTSTRAP_URL": cluster.url(),
-        "DEPOT_OWNER_PASSWORD": PASSWORD,
-        "DEPOT_SERVICE_PASSWORD": PASSWORD,
-        "DEPOT_DUMP_PASSWORD": PASSWORD,
-        "DEPOT_OPS_PASSWORD": PASSWORD,
+        **{f"{role.upper()}_PASSWORD": PASSWORD for role in ROLES},
         "DATABASE_OWNER_URL": cluster.url(TEMPLATE, "depot_owner"),
     }
     for command in ("bootstrap", "upgrade"):
