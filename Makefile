@@ -46,7 +46,7 @@ torture: $(READY)
 lock:
 	uv pip compile pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --no-header --no-strip-extras -o requirements.lock $(ARGS)
-	uv pip compile pyproject.toml --extra embedded --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra embedded --extra build --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --no-header --no-strip-extras -c requirements.lock -o deploy/requirements.lock
 
 # What is known against the versions in the lock. Asks the advisory database, which CI must not depend on.

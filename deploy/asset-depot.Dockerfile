@@ -16,7 +16,8 @@ LABEL org.opencontainers.image.title="asset-depot" \
       org.opencontainers.image.description="The depot service and its operations layer"
 # 999 is postgres in its own image: the collector takes over segments that only their owner may read.
 RUN useradd --system --uid 999 --home-dir /srv --shell /usr/sbin/nologin asset-depot \
- && install -d -o 999 -g 999 /srv/dagster_home/storage /var/lib/asset-depot /mirror /backups /wal_spool /wal_archive /drill
+ && install -d -o 999 -g 999 /srv/dagster_home /srv/dagster_home/storage /srv/dagster_home/logs \
+    /srv/dagster_home/.logs_queue /var/lib/asset-depot /mirror /backups /wal_spool /wal_archive /drill
 COPY --from=build /opt/asset-depot /opt/asset-depot
 COPY dagster_home/dagster.yaml /srv/dagster_home/
 COPY deploy/workspace.yaml /srv/

@@ -42,7 +42,7 @@ URLS = {
 
 
 def make_secrets(directory: Path) -> None:
-    """The directory is closed to others; its files are not, so that any account of a container reads what it is given."""
+    """The directory is closed to others; its files are not, so that a container's account reads what it is given."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     made = {name: _kept(directory / name, secrets.token_urlsafe(24)) for name in PASSWORDS}

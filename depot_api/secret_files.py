@@ -1,7 +1,8 @@
 """`python -m depot_api.secret_files COMMAND…`: run a command with the secrets of files in its environment.
 
-NAME_FILE=/run/secrets/name becomes NAME=<what the file holds>. For containers, whose own environment anyone can list who
-may talk to the engine; what is read here is seen by the command's account only.
+NAME_FILE=/run/secrets/name becomes NAME=<what the file holds>. For containers, whose own environment anyone lists
+who may talk to the engine. Of other directories (SSL_CERT_FILE) nothing is read; SECRETS_DIR names another than
+/run/secrets.
 """
 
 import os
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SUFFIX = "_FILE"
+DIRECTORY = "/run/secrets"
 
 
 class SecretFileError(Exception):
@@ -17,9 +19,11 @@ class SecretFileError(Exception):
 
 
 def with_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment with each NAME_FILE replaced by NAME. Raises SecretFileError."""
-    resolved = {name: value for name, value in environment.items() if not name.endswith(SUFFIX)}
-    for variable in environment.keys() - resolved.keys():
+    """The environment with each secret's NAME_FILE replaced by NAME. Raises SecretFileError."""
+    directory = Path(environment.get("SECRETS_DIR", DIRECTORY))
+    secret = {name for name, value in environment.items() if name.endswith(SUFFIX) and Path(value).parent == directory}
+    resolved = {name: value for name, value in environment.items() if name not in secret}
+    for variable in sorted(secret):
         name = variable.removesuffix(SUFFIX)
         if name in resolved:
             raise SecretFileError(f"{name} and {variable} are both set. Keep one of them.")
