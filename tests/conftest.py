@@ -23,7 +23,7 @@ from depot_ops.postgres.cluster import Cluster
 PASSWORD = "only-for-tests"
 TEMPLATE = "depot"
 # The files that take longest go first, so that the workers end together.
-LONG = ("end_to_end", "torture", "test_openapi.py", "recovery", "replicas", "launch")
+LONG = ("end_to_end", "torture", "test_openapi.py", "recovery", "replicas", "test_processes.py", "launch")
 # Nothing a test keeps has to outlive the machine.
 UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "60"}
 

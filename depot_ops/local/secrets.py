@@ -33,11 +33,10 @@ class StackSecrets(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> "StackSecrets":
-        if path.exists():
-            return cls.model_validate_json(path.read_text())
-        made = cls()
-        made.save(path)
-        return made
+        found = cls.model_validate_json(path.read_text()) if path.exists() else cls()
+        if found.model_fields_set != cls.model_fields.keys():  # new, or of a release that had fewer
+            found.save(path)
+        return found
 
     def save(self, path: Path) -> None:
         write_private(path, self.model_dump_json(indent=2))

@@ -2,6 +2,7 @@
 
 import graphlib
 import importlib.util
+import json
 import re
 import shutil
 import stat
@@ -180,3 +181,9 @@ def test_the_build_is_sent_no_secret():
     ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
     assert ignored[1] == "*" and not any("secrets" in line for line in ignored if line.startswith("!"))
     assert "deploy/secrets/" in (REPOSITORY / ".gitignore").read_text().splitlines()
+
+
+def test_pgadmin_signs_in_as_its_own_role(services):
+    servers = json.loads((REPOSITORY / "deploy" / "pgadmin" / "servers.json").read_text())["Servers"].values()
+    assert {server["Username"] for server in servers} == {"depot_pgadmin"}
+    assert {server["Host"] for server in servers} == {"db", "standby"} <= services.keys()

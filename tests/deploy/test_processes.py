@@ -25,6 +25,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from depot_ops.launch import launch, wait
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.cluster import Cluster
 
@@ -34,7 +35,7 @@ ENTRYPOINT = [sys.executable, "-m", "depot_api.secret_files"]
 STARTED = ("asset-service", "wal-collector", "blob-mirror", "dagster-webserver", "dagster-daemon")
 HEALTHY_SECONDS = 60
 # Their checks of health take seconds of a busy machine; what is asked of them below proves more.
-UNASKED = ("dagster-daemon", "blob-mirror")
+UNASKED = ("dagster-daemon", "blob-mirror", "wal-collector")
 RESOURCES = """{ allTopLevelResourceDetailsOrError(repositorySelector: {
   repositoryName: "__repository__", repositoryLocationName: "depot_ops.definitions"}) {
     ... on ResourceDetailsList { results { name configuredValues { key value } } } } }"""
@@ -221,14 +222,10 @@ def test_a_submit_and_a_night_on_what_compose_starts(stack):
         items = {"items": [{"action": "add", "path": "Content/a.uasset", "sha256": sha256}]}
         http.post(f"/changelists/{changelist}/items", json=items).raise_for_status()
         assert http.post(f"/changelists/{changelist}/submit").raise_for_status().json()["number"] == 1
-    night = subprocess.run(
-        [BIN / "depot-ops", "run", "nightly_maintenance", "--json", "--timeout-seconds", "120"],
-        env={**stack.places.environment({}), "DAGSTER_URL": f"http://127.0.0.1:{stack.ports['dagster-webserver']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert night.returncode == 0, night.stdout + night.stderr + stack.log("code-server") + stack.log("dagster-daemon")
+    dagster = f"http://127.0.0.1:{stack.ports['dagster-webserver']}"
+    night = wait(dagster, launch(dagster, "nightly_maintenance"), HEALTHY_SECONDS)
+    assert night.dagster_status == "SUCCESS", f"{night}{stack.log('code-server')}{stack.log('dagster-daemon')}"
+    assert {check.check for check in night.checks} >= {"service_health", "restorable_listing", "full_read"}
     assert len(list((stack.places.root / "backups").glob("*.dump"))) == 1
     # In a container the rest of DAGSTER_HOME cannot be written.
     service = stack.services["code-server"]
@@ -245,6 +242,8 @@ def test_the_log_and_the_objects_are_carried_on(stack):
     while not (any(archive.rglob("0000*")) and any(path.is_file() for path in (mirror / "objects").rglob("*"))):
         assert time.monotonic() < deadline, stack.log("wal-collector") + stack.log("blob-mirror")
         time.sleep(0.1)
+    stack.wait_until_healthy("wal-collector")
+    stack.wait_until_healthy("blob-mirror")
 
 
 def test_the_access_rules_let_each_role_into_its_database_only(stack):

@@ -1,5 +1,11 @@
 -- depot_pgadmin is made by bootstrap: only a superuser hands out BYPASSRLS. What it may read is said here, table by table
 -- and not by pg_read_all_data, which would take in what follows.
+DO $$ BEGIN
+    IF to_regrole('depot_pgadmin') IS NULL THEN
+        RAISE EXCEPTION 'the role depot_pgadmin is missing'
+            USING HINT = 'Run python -m depot_api.database bootstrap first: this release has new roles.';
+    END IF;
+END $$;
 GRANT USAGE ON SCHEMA public TO depot_pgadmin;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO depot_pgadmin;
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO depot_pgadmin;
