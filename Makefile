@@ -40,6 +40,7 @@ bench: $(READY)
 torture: $(READY)
 	SEED=$(SEED) TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest -s tests/torture $(ARGS)
 	SEED=$(SEED) RESTORE_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_ops/postgres/recovery -k random_damage
+	TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/deploy
 	MERGE_HISTORIES=$(TORTURE_SECONDS) $(BIN)/pytest --hypothesis-seed=$(SEED) tests/depot_api/merges/test_model.py
 
 # Needs uv, which only whoever changes a dependency has to have.
