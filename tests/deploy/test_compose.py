@@ -66,6 +66,7 @@ def test_every_service_is_watched_bounded_and_unprivileged(services):
         uid = service["user"].split(":")[0]
         assert uid.isdigit() and uid != "0", name
         assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"], name
+        assert "cap_add" not in service or name == "pgadmin", name
         assert service["read_only"] or name == "pgadmin", name
         assert "privileged" not in service and service.get("network_mode", "none") == "none", name
 
