@@ -8,7 +8,7 @@ ARGS   ?=
 SEED            ?= $(shell date +%s)
 TORTURE_SECONDS ?= 300
 
-.PHONY: install up test lint format lock bench torture clean
+.PHONY: install up test lint format lock audit bench torture clean
 
 install: $(READY)
 
@@ -43,6 +43,7 @@ torture: $(READY)
 	SEED=$(SEED) COPY_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_ops/copies \
 	  tests/depot_ops/postgres/recovery/test_from_copy.py -k 'killed or random'
 	FAILOVERS=1 $(BIN)/pytest tests/depot_ops/replicas/test_after_failover.py
+	TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/deploy
 	MERGE_HISTORIES=$(TORTURE_SECONDS) $(BIN)/pytest --hypothesis-seed=$(SEED) tests/depot_api/merges/test_model.py
 	COLLECTOR_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_api/collection -k racing
 
@@ -50,6 +51,12 @@ torture: $(READY)
 lock:
 	uv pip compile pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --no-header --no-strip-extras -o requirements.lock $(ARGS)
+	uv pip compile pyproject.toml --extra embedded --extra build --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-header --no-strip-extras -c requirements.lock -o deploy/requirements.lock
+
+# What is known against the versions in the lock. Asks the advisory database, which CI must not depend on.
+audit:
+	uvx pip-audit --requirement deploy/requirements.lock --disable-pip --require-hashes $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

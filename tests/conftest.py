@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from depot_api.database.bootstrap import ROLES
 from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.cluster import Cluster
@@ -22,7 +23,7 @@ from depot_ops.postgres.cluster import Cluster
 PASSWORD = "only-for-tests"
 TEMPLATE = "depot"
 # The files that take longest go first, so that the workers end together.
-LONG = ("end_to_end", "torture", "test_openapi.py", "recovery", "replicas", "launch")
+LONG = ("end_to_end", "torture", "test_openapi.py", "recovery", "replicas", "test_processes.py", "launch")
 # Nothing a test keeps has to outlive the machine.
 UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "60"}
 
@@ -78,10 +79,7 @@ def depot_template(cluster: Cluster) -> str:
     environment = {
         **os.environ,
         "DEPOT_BOOTSTRAP_URL": cluster.url(),
-        "DEPOT_OWNER_PASSWORD": PASSWORD,
-        "DEPOT_SERVICE_PASSWORD": PASSWORD,
-        "DEPOT_DUMP_PASSWORD": PASSWORD,
-        "DEPOT_OPS_PASSWORD": PASSWORD,
+        **{f"{role.upper()}_PASSWORD": PASSWORD for role in ROLES},
         "DATABASE_OWNER_URL": cluster.url(TEMPLATE, "depot_owner"),
     }
     for command in ("bootstrap", "upgrade"):

@@ -9,6 +9,9 @@ ROLES = {
     "depot_service": "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT",
     "depot_dump": "LOGIN BYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
     "depot_ops": "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT",
+    "depot_replication": "LOGIN REPLICATION NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT",
+    "depot_monitor": "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
+    "depot_pgadmin": "LOGIN BYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
 }
 
 # Every access path of the service has an index that gives its order. After a large submit the statistics still say
@@ -27,7 +30,10 @@ def bootstrap(superuser_url: str, passwords: dict[str, str], database: str = "de
         for setting in SERVICE_PLANNER_SETTINGS:
             connection.execute(sql.SQL("ALTER ROLE depot_service SET {} = off").format(sql.Identifier(setting)))
         connection.execute("ALTER ROLE depot_dump SET default_transaction_read_only = on")
+        connection.execute("ALTER ROLE depot_pgadmin SET default_transaction_read_only = on")
         connection.execute("GRANT pg_read_all_data TO depot_dump")
+        connection.execute("GRANT pg_monitor TO depot_monitor, depot_pgadmin")
+        connection.execute("GRANT pg_signal_backend TO depot_pgadmin")  # to end a transaction that holds others up
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {} OWNER depot_owner").format(sql.Identifier(database)))
 

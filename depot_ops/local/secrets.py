@@ -22,6 +22,9 @@ class StackSecrets(BaseModel):
     service_password: str = Field(default_factory=_password)
     dump_password: str = Field(default_factory=_password)
     ops_password: str = Field(default_factory=_password)
+    replication_password: str = Field(default_factory=_password)
+    monitor_password: str = Field(default_factory=_password)
+    pgadmin_password: str = Field(default_factory=_password)
     dagster_password: str = Field(default_factory=_password)
     admin_password: str = Field(default_factory=_password)
     jwt_secret: str = Field(default_factory=lambda: secrets.token_urlsafe(48))
@@ -30,11 +33,10 @@ class StackSecrets(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> "StackSecrets":
-        if path.exists():
-            return cls.model_validate_json(path.read_text())
-        made = cls()
-        made.save(path)
-        return made
+        found = cls.model_validate_json(path.read_text()) if path.exists() else cls()
+        if found.model_fields_set != cls.model_fields.keys():  # new, or of a release that had fewer
+            found.save(path)
+        return found
 
     def save(self, path: Path) -> None:
         write_private(path, self.model_dump_json(indent=2))

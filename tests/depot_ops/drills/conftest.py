@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from depot_api.blobstore.store import BlobStore
+from depot_api.database.bootstrap import ROLES
 from depot_ops.drills.record import DrillKind, DrillRecord
 from depot_ops.drills.run import run_drill
 from depot_ops.drills.site import Site
@@ -143,7 +144,7 @@ def pristine(reachable_dir) -> Iterator[Path]:
     environment = {
         **os.environ,
         "DEPOT_BOOTSTRAP_URL": cluster.url(),
-        **{f"DEPOT_{role}_PASSWORD": PASSWORD for role in ("OWNER", "SERVICE", "DUMP", "OPS")},
+        **{f"{role.upper()}_PASSWORD": PASSWORD for role in ROLES},
         "DATABASE_OWNER_URL": cluster.url("depot", "depot_owner"),
     }
     for command in ("bootstrap", "upgrade"):

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from depot_api.database.bootstrap import ROLES
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.binaries import find_binaries
@@ -115,7 +116,7 @@ def seed(reachable_dir: Path) -> Path:
     environment = {
         **os.environ,
         "DEPOT_BOOTSTRAP_URL": cluster.url(),
-        **{f"DEPOT_{role}_PASSWORD": PASSWORD for role in ("OWNER", "SERVICE", "DUMP", "OPS")},
+        **{f"{role.upper()}_PASSWORD": PASSWORD for role in ROLES},
         "DATABASE_OWNER_URL": cluster.url("depot", "depot_owner"),
     }
     try:
