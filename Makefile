@@ -43,7 +43,8 @@ torture: $(READY)
 	SEED=$(SEED) COPY_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_ops/copies \
 	  tests/depot_ops/postgres/recovery/test_from_copy.py -k 'killed or random'
 	FAILOVERS=1 $(BIN)/pytest tests/depot_ops/replicas/test_after_failover.py
-	TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/deploy
+	TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/deploy tests/depot_ops/replicas/test_scenarios.py \
+	  tests/depot_ops/postgres/recovery/test_stream.py
 	MERGE_HISTORIES=$(TORTURE_SECONDS) $(BIN)/pytest --hypothesis-seed=$(SEED) tests/depot_api/merges/test_model.py
 	COLLECTOR_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_api/collection -k racing
 

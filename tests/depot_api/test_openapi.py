@@ -17,7 +17,7 @@ def test_schemathesis_finds_nothing(own_api, running_api_factory, tmp_path):
         *("--config-file", CONFIG, "--no-color", "run", f"{own_api.url}/openapi.json"),
         *("--header", f"Authorization: Bearer {own_api.token}", "--exclude-path-regex", NOT_FUZZED),
         *("--phases", "examples,coverage,fuzzing,stateful", "--generation-deterministic"),
-        *("--max-examples", "2", "--max-time", "40", "--request-timeout", "20"),
+        *("--max-examples", "2", "--max-time", "25", "--request-timeout", "20"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -18,7 +18,7 @@ import httpx
 import psycopg
 
 SEED = int(os.environ.get("SEED", "1"))
-TORTURE_SECONDS = float(os.environ.get("TORTURE_SECONDS", "15"))
+TORTURE_SECONDS = float(os.environ.get("TORTURE_SECONDS", "8"))
 CLIENTS = 6
 PATHS = [f"Content/d{n % 5}/a{n}.uasset" for n in range(40)]
 LIFE_SECONDS = (0.5, 4.0)  # of the service between two kills

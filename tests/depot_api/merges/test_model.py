@@ -85,7 +85,7 @@ merges = st.tuples(
 
 
 # `make torture` takes hundreds.
-HISTORIES = int(os.environ.get("MERGE_HISTORIES", "12"))
+HISTORIES = int(os.environ.get("MERGE_HISTORIES", "6"))
 
 
 @settings(

@@ -1,5 +1,7 @@
 """Scenarios of docs/replica-scenarios.md that have no better place: two standbys, and one loss after another."""
 
+import os
+
 import pytest
 
 from depot_ops.replicas.create import create
@@ -9,6 +11,7 @@ from depot_ops.replicas.rejoin import rejoin
 from depot_ops.replicas.server import ShutdownMode, wait_until
 from tests.depot_ops.replicas.test_failover import kill_9, streams
 
+pytestmark = pytest.mark.skipif("TORTURE_SECONDS" not in os.environ, reason="three servers each: make torture asks")
 STANDBYS = ("standby", "second")
 
 

@@ -24,7 +24,7 @@ from depot_ops.postgres.wal.names import parse_lsn
 
 LATEST = Target()
 # `make torture` takes hundreds.
-FIRST_SEED, SEEDS = int(os.environ.get("SEED", "0")), int(os.environ.get("RESTORE_SEEDS", "10"))
+FIRST_SEED, SEEDS = int(os.environ.get("SEED", "0")), int(os.environ.get("RESTORE_SEEDS", "5"))
 RESTORE = """
 import sys
 from pathlib import Path

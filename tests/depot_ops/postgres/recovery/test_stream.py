@@ -139,6 +139,7 @@ def test_a_receiver_that_hangs_or_is_killed_is_seen_and_goes_on(primary, stream)
     assert stopped.figures["lag_bytes"] > 0
 
 
+@pytest.mark.skipif("TORTURE_SECONDS" not in os.environ, reason="a minute of log: make torture asks")
 def test_a_slot_that_lost_its_log_is_made_anew(primary, stream):
     primary.back_up()
     primary.archive_all()
