@@ -3,6 +3,7 @@
 Nothing is read at import: definitions load with an empty environment, and what is missing is named when it is needed.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -187,6 +188,46 @@ class CollectionSettings(BackupSettings):
     )
     collect_delete: bool = Field(
         False, description="COLLECT_DELETE: the scheduled collection removes what is due; else it only tells."
+    )
+
+
+class BlobPlaceSettings(BaseSettings):
+    """Where every object of the store is kept once more."""
+
+    blob_copy_url: str = Field(
+        min_length=1, description="BLOB_COPY_URL: object storage that keeps every object, s3://bucket/prefix."
+    )
+
+
+class TierMode(StrEnum):
+    """Who moves objects to colder storage."""
+
+    LIFECYCLE = "lifecycle"
+    EXPLICIT = "explicit"
+
+
+class TierPolicySettings(BaseSettings):
+    """Whether there is a tiering policy."""
+
+    tier_policy_path: Path | None = Field(None, description="TIER_POLICY_PATH: the tiering policy, a YAML document.")
+
+
+class TieringSettings(BaseSettings):
+    """By which policy objects of the bucket go to colder storage, and who moves them."""
+
+    asset_storage_path: Path = Field(
+        Path("/var/lib/asset-depot"), description="ASSET_STORAGE_PATH: the root of the blob store."
+    )
+    tier_policy_path: Path = Field(description="TIER_POLICY_PATH: the tiering policy, a YAML document.")
+    tier_mode: TierMode = Field(
+        TierMode.EXPLICIT, description="TIER_MODE: lifecycle, by rules of the bucket, or explicit, by depot-ops."
+    )
+    tier_prices_path: Path | None = Field(
+        None, description="TIER_PRICES_PATH: a YAML table of prices; example numbers when not set."
+    )
+    tier_workers: int = Field(8, ge=1, le=64, description="TIER_WORKERS: objects that are moved at the same time.")
+    tier_restore_days: int = Field(
+        7, ge=1, le=365, description="TIER_RESTORE_DAYS: for which what is restored from an archive can be read."
     )
 
 
