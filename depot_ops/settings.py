@@ -206,10 +206,15 @@ class TierMode(StrEnum):
     EXPLICIT = "explicit"
 
 
-class TierPolicySettings(BaseSettings):
-    """Whether there is a tiering policy."""
+class TierChoiceSettings(BaseSettings):
+    """Whether there is a tiering policy, and who moves."""
 
     tier_policy_path: Path | None = Field(None, description="TIER_POLICY_PATH: the tiering policy, a YAML document.")
+    tier_mode: TierMode = Field(TierMode.EXPLICIT, description="TIER_MODE: lifecycle or explicit.")
+
+    @property
+    def is_explicit(self) -> bool:
+        return self.tier_policy_path is not None and self.tier_mode is TierMode.EXPLICIT
 
 
 class TieringSettings(BaseSettings):
