@@ -3,8 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from depot_ops.blobs.records import CatalogueUnreachable
 from depot_ops.console import failed
@@ -13,7 +11,8 @@ from depot_ops.places import PlaceError
 from depot_ops.settings import SettingsError, TierMode
 from depot_ops.tiering.documents import DocumentError
 from depot_ops.tiering.lifecycle import LifecycleChange, LifecycleRefused
-from depot_ops.tiering.plan import ClassLine, Plan
+from depot_ops.tiering.plan import Plan
+from depot_ops.tiering.prices import GIB
 from depot_ops.tiering.run import configured
 from depot_ops.tiering.transitions import Tiered
 
@@ -40,15 +39,15 @@ def plan(as_json: Json = False) -> None:
 
 
 def _tell_plan(found: Plan) -> None:
-    table = Table("class", *["objects", "bytes", "a month"] * 2, title="before → after", title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for line in found.classes:
-        if line.objects_before or line.objects_after:
-            table.add_row(*_row(line))
-    table.add_section()
-    table.add_row("together", "", "", f"{found.cost_before:,.2f}", "", "", f"{found.cost_after:,.2f}")
-    Console().print(table)
+    line = "{:<20}{:>13}{:>12}{:>12}  {:>13}{:>12}{:>12}".format
+    typer.echo(line("", "before:", "", "", "after:", "", ""))
+    typer.echo(line("class", *["objects", "GiB", "a month"] * 2))
+    for one in found.classes:
+        if one.objects_before or one.objects_after:
+            before = (f"{one.objects_before:,}", f"{one.bytes_before / GIB:,.1f}", _cost(one.cost_before))
+            after = (f"{one.objects_after:,}", f"{one.bytes_after / GIB:,.1f}", _cost(one.cost_after))
+            typer.echo(line(one.storage_class, *before, *after))
+    typer.echo(line("together", "", "", _cost(found.cost_before), "", "", _cost(found.cost_after)))
     for move in found.moves:
         typer.echo(f"{move.before} → {move.after}: {move.objects:,} objects, {move.size_bytes:,} bytes")
     typer.echo(
@@ -61,11 +60,6 @@ def _tell_plan(found: Plan) -> None:
         typer.echo(f"{found.objects_not_in_catalogue:,} objects are in no record of the catalogue, and stay.")
     if found.objects_in_other_classes:
         typer.echo(f"{found.objects_in_other_classes:,} objects are in classes that the depot does not use, and stay.")
-
-
-def _row(line: ClassLine) -> list[str]:
-    before = (f"{line.objects_before:,}", f"{line.bytes_before:,}", _cost(line.cost_before))
-    return [line.storage_class, *before, f"{line.objects_after:,}", f"{line.bytes_after:,}", _cost(line.cost_after)]
 
 
 def _cost(cost: float | None) -> str:
