@@ -5,12 +5,13 @@ Nothing is read at import: definitions load with an empty environment, and what 
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
+from depot_api.s3 import ObjectStorageSettings as ObjectStorageSettings  # noqa: PLC0414 - one of ours too
 from depot_ops.postgres.dump_record import DumpFormat
 
 Settings = TypeVar("Settings", bound=BaseSettings)
@@ -140,37 +141,6 @@ class BlobSettings(BaseSettings):
     )
 
 
-class ObjectStorageSettings(BaseSettings):
-    """How buckets are spoken to. Without keys, boto3 finds them: its own variables, files or the instance's profile."""
-
-    s3_endpoint_url: HttpUrl | None = Field(
-        None, description="S3_ENDPOINT_URL: of an S3-compatible server; AWS when not set."
-    )
-    s3_region: str | None = Field(None, description="S3_REGION: the bucket's region.")
-    s3_access_key_id: SecretStr | None = Field(None, description="S3_ACCESS_KEY_ID: who asks.")
-    s3_secret_access_key: SecretStr | None = Field(None, description="S3_SECRET_ACCESS_KEY: its secret.")
-    s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
-        None, description="S3_ENCRYPTION: encryption at rest that is asked for, AES256 or aws:kms."
-    )
-    s3_kms_key_id: str | None = Field(None, description="S3_KMS_KEY_ID: the key of aws:kms.")
-    s3_timeout_seconds: float = Field(60, gt=0, description="S3_TIMEOUT_SECONDS: of one answer, before it is retried.")
-    s3_attempts: int = Field(5, ge=1, le=20, description="S3_ATTEMPTS: of each request, with back-off and jitter.")
-
-    def credentials(self) -> dict[str, Any]:
-        """For boto3; empty when it shall look for them itself."""
-        if self.s3_access_key_id is None or self.s3_secret_access_key is None:
-            return {}
-        return {
-            "aws_access_key_id": self.s3_access_key_id.get_secret_value(),
-            "aws_secret_access_key": self.s3_secret_access_key.get_secret_value(),
-        }
-
-    def encryption(self) -> dict[str, Any]:
-        """Arguments of each upload."""
-        asked = {"ServerSideEncryption": self.s3_encryption, "SSEKMSKeyId": self.s3_kms_key_id}
-        return {name: value for name, value in asked.items() if value is not None}
-
-
 class CatalogueSettings(BaseSettings):
     """The depot's catalogue, to be read."""
 
@@ -231,8 +201,20 @@ class TieringSettings(BaseSettings):
         None, description="TIER_PRICES_PATH: a YAML table of prices; example numbers when not set."
     )
     tier_workers: int = Field(8, ge=1, le=64, description="TIER_WORKERS: objects that are moved at the same time.")
+    tier_evict: bool = Field(
+        False, description="TIER_EVICT: the scheduled run lets cold content leave the store's disk, before it moves."
+    )
     tier_restore_days: int = Field(
         7, ge=1, le=365, description="TIER_RESTORE_DAYS: for which what is restored from an archive can be read."
+    )
+
+
+class EvictionSettings(BlobSettings, BlobPlaceSettings):
+    """What lets cold content leave the store's own disk."""
+
+    database_owner_url: SecretStr = Field(description="DATABASE_OWNER_URL: the depot's database as depot_owner.")
+    tier_cache_days: float = Field(
+        7, ge=0, description="TIER_CACHE_DAYS: what came to the store's disk more recently stays there."
     )
 
 

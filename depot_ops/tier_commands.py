@@ -4,16 +4,19 @@ from typing import Annotated
 
 import typer
 
+from depot_ops.blobs.inventory import CopyUnreachable
 from depot_ops.blobs.records import CatalogueUnreachable
 from depot_ops.console import failed
 from depot_ops.evidence import Status
 from depot_ops.places import PlaceError
 from depot_ops.settings import SettingsError, TierMode
 from depot_ops.tiering.documents import DocumentError
+from depot_ops.tiering.evict import Evicted
 from depot_ops.tiering.lifecycle import LifecycleChange, LifecycleRefused
 from depot_ops.tiering.plan import Plan
 from depot_ops.tiering.prices import GIB
 from depot_ops.tiering.run import configured
+from depot_ops.tiering.run import evict as run_evict
 from depot_ops.tiering.transitions import Tiered
 
 app = typer.Typer(help="Move cold content to cheaper storage by a written policy.", no_args_is_help=True)
@@ -120,6 +123,40 @@ def lifecycle(
         typer.echo(change.model_dump_json(indent=2))
         return
     _tell_change(change, write)
+
+
+@app.command()
+def evict(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it. Left out: only tell.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let content leave the store's own disk that the policy does not keep there: 0 done, 1 some stays, 3 unknown.
+
+    Only what mirror and bucket both have, whole: with --delete both are read and hashed for each object before it goes.
+    Reading it later fetches it back.
+    """
+    try:
+        result = run_evict(delete=delete)
+    except (*UNUSABLE, CopyUnreachable) as error:
+        raise failed(error, Status.UNKNOWN) from None
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+    else:
+        _tell_evicted(result, delete)
+    raise typer.Exit(1 if result.kept_objects else 0)
+
+
+def _tell_evicted(result: Evicted, delete: bool) -> None:
+    typer.echo(
+        f"{result.cold_objects:,} cold objects ({result.cold_bytes:,} bytes) on the store's disk,"
+        f" {result.evicted_objects:,} ({result.freed_bytes:,} bytes) evicted in {result.duration_seconds} s"
+    )
+    if not delete and result.cold_objects:
+        typer.echo("Nothing was removed. With --delete they go, as far as mirror and bucket both have them whole.")
+    for kept in result.kept:
+        typer.secho(f"kept {kept.sha256}: in the {kept.copy_name}, {kept.seen}", fg="red", err=True)
+    if result.kept_objects > len(result.kept):
+        typer.secho(f"and {result.kept_objects - len(result.kept):,} more are kept", fg="red", err=True)
 
 
 def _tell_change(change: LifecycleChange, written: bool) -> None:

@@ -2,8 +2,10 @@
 
 import dagster as dg
 
+from depot_ops.settings import TieringSettings, load
+from depot_ops.tiering.evict import Evicted
 from depot_ops.tiering.plan import Plan
-from depot_ops.tiering.run import configured
+from depot_ops.tiering.run import configured, evict
 
 NAMED = 100
 Metadata = dict[str, dg.MetadataValue | int | float | str]
@@ -18,10 +20,12 @@ Metadata = dict[str, dg.MetadataValue | int | float | str]
         "Every object at BLOB_COPY_URL in the storage class that the policy in TIER_POLICY_PATH wants, by what refers"
         " to it: down when it is cold, up again when it is referred to anew. When this is red, some objects could not"
         " be moved: the run names them. Nothing is lost or unreadable by that; it only costs more. Fix the cause and"
-        " launch nightly_tiering, which does the rest."
+        " launch nightly_tiering, which does the rest. With TIER_EVICT, cold content leaves the store's disk first, where"
+        " mirror and bucket both have it whole."
     ),
 )
 def blob_tiering() -> dg.MaterializeResult[None]:
+    evicted = evict(delete=True) if load(TieringSettings).tier_evict else Evicted()
     tiering = configured()
     tiering.configuration(write=True)
     result = tiering.apply()
@@ -31,6 +35,9 @@ def blob_tiering() -> dg.MaterializeResult[None]:
         "moved_up_objects": result.moved_up_objects,
         "restoring_objects": result.restore_requested_objects + result.restoring_objects,
         "failed_objects": len(result.failed),
+        "evicted_objects": evicted.evicted_objects,
+        "evicted_bytes": evicted.freed_bytes,
+        "kept_objects": evicted.kept_objects,
         "duration_seconds": result.duration_seconds,
         **(_costs(result.plan) if result.plan else {}),
     }

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from depot_ops.places import PlaceError
 from depot_ops.places.object_storage import PARALLEL_PARTS, ObjectStorage
+from depot_ops.places.place import CHUNK_BYTES
 from depot_ops.settings import ObjectStorageSettings, load
 from depot_ops.tiering.classes import StorageClass
 
@@ -84,6 +85,11 @@ class TieredBucket(ObjectStorage):
                     if found := _OBJECT_KEY.fullmatch(key):
                         storage_class = one.get("StorageClass", StorageClass.STANDARD)
                         yield Listed(found[2], key, one["Size"], storage_class, one["ETag"])
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """An object's bytes, as they can be read now. Raises ObjectGone, ObjectArchived and PlaceError."""
+        with self._asked_of(key):
+            yield from self._s3.get_object(**self._where(key))["Body"].iter_chunks(CHUNK_BYTES)
 
     # Moving ---------------------------------------------------------------------------------------------------------
 

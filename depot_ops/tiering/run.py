@@ -9,10 +9,11 @@ from pathlib import Path
 from depot_ops.blobs.scrub import EVIDENCE
 from depot_ops.blobs.scrub_state import write_durably
 from depot_ops.evidence import Figures, Finding, Status
-from depot_ops.settings import BlobPlaceSettings, CatalogueSettings, TieringSettings, TierMode, load
+from depot_ops.settings import BlobPlaceSettings, CatalogueSettings, EvictionSettings, TieringSettings, TierMode, load
 from depot_ops.tiering.bucket import TieredBucket, open_bucket
 from depot_ops.tiering.catalogue import open_catalogue
 from depot_ops.tiering.documents import load_document
+from depot_ops.tiering.evict import Evicted, Eviction
 from depot_ops.tiering.lifecycle import LifecycleChange, archive_tiers, configure, lifecycle_rules
 from depot_ops.tiering.plan import Placement, Plan, Tally
 from depot_ops.tiering.policy import Policy
@@ -80,6 +81,28 @@ def configured() -> Tiering:
         workers=settings.tier_workers,
         restore_days=settings.tier_restore_days,
     )
+
+
+def evict(*, delete: bool) -> Evicted:
+    """Let cold content leave the store's disk, as the settings say; without `delete` only count.
+
+    Raises SettingsError, DocumentError, PlaceError, CopyUnreachable, CatalogueUnreachable and OSError.
+    """
+    tiering, settings = configured(), load(EvictionSettings)
+    eviction = Eviction(
+        settings.asset_storage_path,
+        settings.asset_storage_replica_path,
+        tiering.bucket,
+        settings.database_owner_url.get_secret_value(),
+        timedelta(days=settings.tier_cache_days),
+        settings.blob_workers,
+    )
+    with open_catalogue(tiering.catalogue_url) as catalogue:
+        result = eviction.run(catalogue.judged(tiering.policy, datetime.now(UTC)), delete=delete)
+    if delete:
+        tiering.evidence.mkdir(exist_ok=True)
+        write_durably(tiering.evidence / f"eviction-{result.started_at:%Y%m%dT%H%M%S%fZ}.json", result)
+    return result
 
 
 def check_tiered(store: Path, max_age: timedelta) -> Finding:
