@@ -20,8 +20,8 @@ Metadata = dict[str, dg.MetadataValue | int | float | str]
         "Every object at BLOB_COPY_URL in the storage class that the policy in TIER_POLICY_PATH wants, by what refers"
         " to it: down when it is cold, up again when it is referred to anew. When this is red, some objects could not"
         " be moved: the run names them. Nothing is lost or unreadable by that; it only costs more. Fix the cause and"
-        " launch nightly_tiering, which does the rest. With TIER_EVICT, cold content leaves the store's disk first, where"
-        " mirror and bucket both have it whole."
+        " launch nightly_tiering, which does the rest. With TIER_EVICT, cold content leaves the store's disk first,"
+        " where mirror and bucket both have it whole."
     ),
 )
 def blob_tiering() -> dg.MaterializeResult[None]:

@@ -6,9 +6,9 @@ written, not from its last reference, and nothing ever goes back up.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from types_boto3_s3.type_defs import (
         IntelligentTieringConfigurationTypeDef,
         LifecycleRuleFilterTypeDef,
-        LifecycleRuleOutputTypeDef,
         LifecycleRuleTypeDef,
         TieringTypeDef,
         TransitionTypeDef,
@@ -167,12 +166,12 @@ def configure(
     ours = [rule for rule in there if rule.get("ID", "").startswith(name)]
     change = LifecycleChange(
         rules=[_told(rule) for rule in rules],
-        rules_changed=_by_name(ours) != _by_name(rules),
+        rules_changed=_comparable(ours, "Transitions") != _comparable(rules, "Transitions"),
         foreign_rules=len(foreign),
         archive_tiers=[f"{tier['AccessTier']} after {tier['Days']} days" for tier in tiers["Tierings"]]
         if tiers
         else [],
-        archive_tiers_changed=tiers != tiers_there,
+        archive_tiers_changed=_comparable([tiers_there], "Tierings") != _comparable([tiers], "Tierings"),
     )
     if write and change.rules_changed:
         # What is read can be written; the two types differ in lists and sequences only.
@@ -188,15 +187,17 @@ def _put_tiers(bucket: TieredBucket, name: str, tiers: "IntelligentTieringConfig
         bucket.delete_archive_tiers(name)
         return
     bucket.put_archive_tiers(tiers)
-    if bucket.archive_tiers(name) != tiers:
+    if bucket.archive_tiers(name) is None:
         raise PlaceError(
             f"{bucket} did not keep the Intelligent-Tiering configuration: its server seems not to have that."
             " Take intelligent_tiering out of the policy."
         )
 
 
-def _by_name(rules: "Sequence[LifecycleRuleTypeDef] | Sequence[LifecycleRuleOutputTypeDef]") -> dict[str, object]:
-    return {rule.get("ID", ""): rule for rule in rules}
+def _comparable(documents: Sequence[Mapping[str, Any] | None], steps: str) -> list[Mapping[str, Any]]:
+    """Whatever order the server gives them, and their steps, in."""
+    found = [{**one, steps: sorted(one[steps], key=lambda step: step["Days"])} for one in documents if one]
+    return sorted(found, key=lambda one: str(one.get("ID")))
 
 
 def _told(rule: "LifecycleRuleTypeDef") -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import random
 
+import dagster as dg
 import psycopg
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,12 @@ from typer.testing import CliRunner
 
 from depot_api.blobstore.layout import Layout
 from depot_api.blobstore.store import BlobStore
+from depot_ops.assets.tiering import blob_tiering
+from depot_ops.blobs.mirror import check_complete, check_lag
 from depot_ops.blobs.records import open_records
 from depot_ops.blobs.scrub import ScrubOptions, open_scrubber
 from depot_ops.cli import app
+from depot_ops.evidence import Status
 from depot_ops.tiering import evict as evicting
 from tests.depot_ops.blobs.conftest import Copies, copies
 
@@ -121,6 +125,20 @@ def test_with_a_copy_less_it_stays(depot, copy, harm):
     assert not depot.is_evicted(depot.cold)
 
 
+def test_at_night_it_goes_before_it_is_archived(depot, policy_path, monkeypatch):
+    """Archived, its copy in the bucket could not be read any more."""
+    policy_path.write_text(POLICY.replace("STANDARD", "GLACIER"))
+    for evicts in ("false", "true"):
+        monkeypatch.setenv("TIER_EVICT", evicts)
+        depot.push(depot.cold)
+        with dg.DagsterInstance.ephemeral() as instance:
+            done = dg.materialize([blob_tiering], instance=instance)
+        metadata = done.asset_materializations_for_node("blob_tiering")[0].metadata
+        assert metadata["evicted_objects"].value == (evicts == "true")
+        assert depot.shelf.storage_class(depot.cold.sha256) == "GLACIER"
+    assert not depot.copies.in_store(depot.cold).exists()
+
+
 def test_what_is_sent_again_while_it_goes_stays(depot, monkeypatch):
     """The upload comes after the copies were proved, and before the file goes."""
     take = evicting._take
@@ -149,7 +167,7 @@ def test_a_reader_who_has_begun_reads_to_the_end(depot):
     assert first + b"".join(chunks) == depot.copies.in_mirror(depot.cold).read_bytes()
 
 
-def test_a_scrub_does_not_miss_it(depot, depot_database):
+def test_no_check_misses_it(depot, depot_database):
     warm = depot.add(random.Random(2).randbytes(1000))
     evict("--delete")
 
@@ -163,6 +181,8 @@ def test_a_scrub_does_not_miss_it(depot, depot_database):
             }
 
     assert scrubbed() == set()
+    assert check_lag(depot.copies.root, depot.copies.mirror_root, 0).status is Status.HEALTHY
+    assert check_complete(depot.copies.mirror_root, depot_database.dump_url, 0).status is Status.HEALTHY
     depot.copies.in_mirror(depot.cold).unlink()
     depot.copies.in_store(warm).unlink()
     assert scrubbed() == {("mirror", depot.cold.sha256), ("store", warm.sha256)}
