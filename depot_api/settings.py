@@ -26,7 +26,9 @@ class Settings(BaseSettings):
         default=None, description="Root of the blob store's mirror, which the operations layer keeps."
     )
     blob_copy_url: str | None = Field(
-        default=None, description="Object storage that keeps every object, which the operations layer fills."
+        default=None,
+        pattern=r"^(s3://[^/@]+(/.*)?)?$",
+        description="Object storage that keeps every object, which the operations layer fills.",
     )
     restore_retry_seconds: int = Field(
         default=300, ge=1, description="When to ask again for content that an archive restores."

@@ -31,10 +31,8 @@ class BucketCopy:
     """Thread-safe. The bucket is spoken to when an object is needed, and not before."""
 
     def __init__(self, url: str, settings: ObjectStorageSettings) -> None:
-        """`url` is s3://bucket/prefix. Raises ValueError."""
+        """`url` is s3://bucket/prefix."""
         parts = urlsplit(url)
-        if parts.scheme != "s3" or not parts.netloc or parts.username:
-            raise ValueError(f"{url!r} names no bucket: use s3://bucket/prefix")
         self._bucket, self._settings = parts.netloc, settings
         self._layout = Layout(Path(unquote(parts.path).strip("/")))
 

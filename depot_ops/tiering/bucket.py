@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     )
 
 OBJECTS = "objects/"
-# The most that S3 copies in one request.
+# The most that S3 copies in one request; what is larger goes in parts, several at once.
 COPY_BYTES = 5 << 30
+COPY_PART_BYTES = 512 << 20
 MAX_PARTS = 10_000
 _OBJECT_KEY = re.compile(r"objects/([0-9a-f]{2})/(\1[0-9a-f]{62})\.bin\.gz")
 _ARCHIVED = {"InvalidObjectState", "ObjectNotInActiveTierError"}
@@ -129,7 +130,7 @@ class TieredBucket(ObjectStorage):
 
     def _parts(self, listed: Listed) -> Iterator[tuple[int, int, int]]:
         """Number, first and last byte of each."""
-        part_bytes = max(self._copy_bytes, -(-listed.size_bytes // MAX_PARTS))
+        part_bytes = max(min(self._copy_bytes, COPY_PART_BYTES), -(-listed.size_bytes // MAX_PARTS))
         for number, start in enumerate(range(0, listed.size_bytes, part_bytes), 1):
             yield number, start, min(start + part_bytes, listed.size_bytes) - 1
 

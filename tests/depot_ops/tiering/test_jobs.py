@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import dagster as dg
-import pytest
 
 from depot_ops import jobs, schedules
 from depot_ops.assets.tiering import blob_tiering
 from depot_ops.checks.tiering import tiering_checks
+from depot_ops.settings import TierChoiceSettings, load
 from depot_ops.tiering.documents import parse_document
 from depot_ops.tiering.policy import Policy
 
@@ -40,12 +40,16 @@ def test_what_is_cold_is_moved_and_costs_are_plotted(configured, history):
     assert configured.storage_class(sha256) == "STANDARD_IA"
 
 
-@pytest.mark.parametrize(("mode", "there"), [("explicit", True), ("lifecycle", False)])
-def test_it_is_there_where_depot_ops_moves(tmp_path, mode, there):
+def test_it_is_there_where_depot_ops_moves(tmp_path, monkeypatch):
     tell = "from depot_ops.definitions import defs; print(*(job.name for job in defs.jobs))"
-    environment = {**os.environ, "TIER_POLICY_PATH": str(tmp_path / "policy.yaml"), "TIER_MODE": mode}
+    environment = {**os.environ, "TIER_POLICY_PATH": str(tmp_path / "policy.yaml")}
     done = subprocess.run([sys.executable, "-c", tell], env=environment, capture_output=True, text=True, check=True)
-    assert ("nightly_tiering" in done.stdout.split()) is there
+    assert "nightly_tiering" in done.stdout.split()
+    assert not load(TierChoiceSettings).is_explicit
+    monkeypatch.setenv("TIER_POLICY_PATH", "policy.yaml")
+    assert load(TierChoiceSettings).is_explicit
+    monkeypatch.setenv("TIER_MODE", "lifecycle")
+    assert not load(TierChoiceSettings).is_explicit
 
 
 def test_it_says_whose_it_is_and_what_red_means():
