@@ -32,7 +32,8 @@ COPY_PART_BYTES = 512 << 20
 MAX_PARTS = 10_000
 _OBJECT_KEY = re.compile(r"objects/([0-9a-f]{2})/(\1[0-9a-f]{62})\.bin\.gz")
 _ARCHIVED = {"InvalidObjectState", "ObjectNotInActiveTierError"}
-_GONE = {"NoSuchKey", "PreconditionFailed", "404"}
+# Answers to HEAD have no body, and so only a number.
+_GONE = {"NoSuchKey", "PreconditionFailed", "404", "412"}
 # The last is what servers say that have no such feature.
 _NOT_CONFIGURED = {"NoSuchConfiguration", "NoSuchLifecycleConfiguration", "NotImplemented"}
 

@@ -124,6 +124,8 @@ def _require_possible(name: str, now: StorageClass, wanted: StorageClass, age: i
         )
     if wanted is StorageClass.STANDARD_IA and age < IA_DAYS:
         raise LifecycleRefused(f"{name}: S3 moves nothing to {wanted} before day {IA_DAYS}: set older_than_days")
+    if (now, wanted) == (StorageClass.INTELLIGENT_TIERING, StorageClass.STANDARD_IA):
+        raise LifecycleRefused(f"{name}: S3 moves nothing from {now} to {wanted}: leave one of them out")
     if now is StorageClass.STANDARD_IA and age - since < IA_DAYS:
         raise LifecycleRefused(
             f"{name}: S3 keeps objects in {now} for {IA_DAYS} days: {wanted} is possible from day {since + IA_DAYS}"
@@ -196,7 +198,7 @@ def _put_tiers(bucket: TieredBucket, name: str, tiers: "IntelligentTieringConfig
 
 def _comparable(documents: Sequence[Mapping[str, Any] | None], steps: str) -> list[Mapping[str, Any]]:
     """Whatever order the server gives them, and their steps, in."""
-    found = [{**one, steps: sorted(one[steps], key=lambda step: step["Days"])} for one in documents if one]
+    found = [{**one, steps: sorted(one.get(steps, ()), key=lambda step: step["Days"])} for one in documents if one]
     return sorted(found, key=lambda one: str(one.get("ID")))
 
 

@@ -3,7 +3,7 @@
 Catalogue and listing come in the order of hashes and are merged as they come: memory does not grow with either.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -100,7 +100,7 @@ class Tally:
                 after=(into := StorageClass(after)),
                 objects=objects,
                 size_bytes=self._bytes[before, after],
-                cost=round(prices.moves(into, objects), 2),
+                cost=prices.moves(into, objects),
             )
             for (before, after), objects in sorted(self._objects.items())
             if before != after
@@ -123,27 +123,22 @@ class Tally:
         return [*(str(name) for name in StorageClass), *sorted(others)]
 
     def _line(self, name: str, prices: PriceTable) -> ClassLine:
-        objects: defaultdict[str, int] = defaultdict(int)
-        size_bytes: defaultdict[str, int] = defaultdict(int)
-        for (before, after), count in self._objects.items():
-            for side, storage_class in (("before", before), ("after", after)):
-                if storage_class == name:
-                    objects[side] += count
-                    size_bytes[side] += self._bytes[before, after]
-        known = name in _KNOWN
-        cost = {
-            side: round(prices.monthly(StorageClass(name), objects[side], size_bytes[side]), 2) if known else None
-            for side in ("before", "after")
-        }
+        (objects_before, bytes_before), (objects_after, bytes_after) = self._sums(0, name), self._sums(1, name)
+        is_known = name in _KNOWN
         return ClassLine(
             storage_class=name,
-            objects_before=objects["before"],
-            bytes_before=size_bytes["before"],
-            cost_before=cost["before"],
-            objects_after=objects["after"],
-            bytes_after=size_bytes["after"],
-            cost_after=cost["after"],
+            objects_before=objects_before,
+            bytes_before=bytes_before,
+            cost_before=prices.monthly(StorageClass(name), objects_before, bytes_before) if is_known else None,
+            objects_after=objects_after,
+            bytes_after=bytes_after,
+            cost_after=prices.monthly(StorageClass(name), objects_after, bytes_after) if is_known else None,
         )
+
+    def _sums(self, side: int, name: str) -> tuple[int, int]:
+        """Objects and bytes in a class, before (0) or after (1)."""
+        pairs = [pair for pair in self._objects if pair[side] == name]
+        return sum(self._objects[pair] for pair in pairs), sum(self._bytes[pair] for pair in pairs)
 
 
 _KNOWN = frozenset(str(name) for name in StorageClass)

@@ -48,15 +48,15 @@ class PriceTable(BaseModel):
         return self
 
     def monthly(self, storage_class: StorageClass, objects: int, size_bytes: int) -> float:
-        """Of storing them for a month."""
+        """Of storing them for a month, to the cent."""
         price, standard = self.classes[storage_class], self.classes[StorageClass.STANDARD]
         stored = (size_bytes + objects * price.overhead_bytes) / GIB * price.gib_month
         index = objects * price.standard_overhead_bytes / GIB * standard.gib_month
-        return stored + index + objects / 1000 * price.thousand_objects_month
+        return round(stored + index + objects / 1000 * price.thousand_objects_month, 2)
 
     def moves(self, into: StorageClass, objects: int) -> float:
-        """Of moving so many objects, once."""
-        return objects / 1000 * self.classes[into].thousand_moves
+        """Of moving so many objects, once, to the cent."""
+        return round(objects / 1000 * self.classes[into].thousand_moves, 2)
 
 
 def load_prices(path: Path | None) -> PriceTable:

@@ -93,6 +93,10 @@ def test_a_usual_policy():
         (policy(({"type": ["texture"], "older_than_days": 9}, "GLACIER")), "rule 'rule 0': when.type: S3 cannot ask"),
         (policy(({"branch_state": ["archived"]}, "GLACIER")), "rule 'rule 0': when.branch_state: "),
         (policy(({"older_than_days": 9}, "STANDARD"), default="GLACIER"), "'rule 0': STANDARD from day 9 is warmer"),
+        (
+            policy(({"older_than_days": 60}, "STANDARD_IA"), ({"older_than_days": 9}, "INTELLIGENT_TIERING")),
+            "'rule 0': S3 moves nothing from INTELLIGENT_TIERING to STANDARD_IA",
+        ),
         (policy(({"older_than_days": 29}, "STANDARD_IA")), "'rule 0': S3 moves nothing to STANDARD_IA before day 30"),
         (
             policy(({"older_than_days": 50}, "GLACIER"), ({"older_than_days": 30}, "STANDARD_IA")),

@@ -1,7 +1,10 @@
 """Content that has left the service's disk is read from the mirror, the bucket, or hours later from an archive."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,3 +196,21 @@ def test_what_no_copy_has_is_told_as_damage(evicting):
     evicting.client.delete_object(Bucket=evicting.bucket, Key=evicting.key(sha256))
     assert evicting.get(sha256).status_code == 502
     assert not evicting.on_disk(sha256)
+
+
+def test_a_command_that_waits_says_so(evicting, tmp_path):
+    """Where no bar can be drawn."""
+    own = replace(evicting, project=make_project(evicting.api))
+    content = own.archived(90)[1]
+    environment = {**os.environ, "DEPOT_URL": own.api.url, "DEPOT_TOKEN": own.api.token}
+    program = [sys.executable, "-c", "from depot_api.cli import main; main()"]
+    done = subprocess.run(
+        [*program, "sync", str(tmp_path), "--project", own.project.name],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "200,000 bytes are being restored from an archive" in done.stderr
+    assert (tmp_path / "Content" / "90.bin").read_bytes() == content
