@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 CONNECTIONS = 32
+# A server that is there takes a connection at once, however long its answers take.
+CONNECT_SECONDS = 10.0
 
 
 class ObjectStorageSettings(BaseSettings):
@@ -54,7 +56,7 @@ def connect(settings: ObjectStorageSettings) -> "S3Client":
         config=Config(
             s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
             retries={"mode": "standard", "max_attempts": settings.s3_attempts},
-            connect_timeout=settings.s3_timeout_seconds,
+            connect_timeout=min(CONNECT_SECONDS, settings.s3_timeout_seconds),
             read_timeout=settings.s3_timeout_seconds,
             max_pool_connections=CONNECTIONS,
             # Ours is a SHA-256 that is known before; a trailing CRC would only say it again.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 RESTORED_DAYS = 7
+# Somebody waits, and holds a thread that others need: whoever asks again later has the same chance.
+MOST_ATTEMPTS = 2
 _ARCHIVED = {"InvalidObjectState", "ObjectNotInActiveTierError"}
 _MISSING = {"NoSuchKey", "404"}
 # Its objects stay up, once they are, so it takes no number of days.
@@ -33,7 +35,8 @@ class BucketCopy:
     def __init__(self, url: str, settings: ObjectStorageSettings) -> None:
         """`url` is s3://bucket/prefix."""
         parts = urlsplit(url)
-        self._bucket, self._settings = parts.netloc, settings
+        self._bucket = parts.netloc
+        self._settings = settings.model_copy(update={"s3_attempts": min(settings.s3_attempts, MOST_ATTEMPTS)})
         self._layout = Layout(Path(unquote(parts.path).strip("/")))
 
     @cached_property
