@@ -13,6 +13,7 @@ from depot_ops.assets.merge import branch_merge
 from depot_ops.assets.replica import replica_assets
 from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
+from depot_ops.assets.tiering import blob_tiering
 from depot_ops.assets.wal import wal_archive
 from depot_ops.checks.backup import backup_checks
 from depot_ops.checks.backup_copy import backup_copy_checks
@@ -21,16 +22,18 @@ from depot_ops.checks.blobs import BLOB_CHECKS
 from depot_ops.checks.drill import drill_checks
 from depot_ops.checks.replica import replica_checks
 from depot_ops.checks.service import service_health
+from depot_ops.checks.tiering import tiering_checks
 from depot_ops.checks.wal import wal_checks
 from depot_ops.failover_runs import failover_sensors, promote_replica
 from depot_ops.merge_runs import merge_execution, merge_jobs
 from depot_ops.replicas.watch import known_nodes
 from depot_ops.resources import RESOURCES
 from depot_ops.sensors import replica_sensors
-from depot_ops.settings import MirrorSettings, ReplicaSettings, SecondPlaceSettings, load
+from depot_ops.settings import MirrorSettings, ReplicaSettings, SecondPlaceSettings, TierChoiceSettings, load
 
 _NODES = known_nodes(load(ReplicaSettings).replica_dir)
 _MIRRORED = load(MirrorSettings).asset_storage_replica_path is not None
+_TIERED = load(TierChoiceSettings).is_explicit
 _COPIED = bool(load(SecondPlaceSettings).backup_copy_url)
 
 defs = dg.Definitions(
@@ -47,6 +50,7 @@ defs = dg.Definitions(
         *([backup_copy] if _COPIED else []),
         *replica_assets(_NODES),
         *(BLOB_ASSETS if _MIRRORED else []),
+        *([blob_tiering] if _TIERED else []),
     ],
     asset_checks=[
         *backup_checks,
@@ -57,11 +61,13 @@ defs = dg.Definitions(
         *replica_checks(_NODES),
         service_health,
         *(BLOB_CHECKS if _MIRRORED else []),
+        *(tiering_checks if _TIERED else []),
     ],
     jobs=[
         *jobs.ALL,
         *(jobs.WITH_COPY if _COPIED else ()),
         *(jobs.WITH_MIRROR if _MIRRORED else ()),
+        *(jobs.WITH_TIERING if _TIERED else ()),
         merge_execution,
         promote_replica,
     ],
@@ -69,6 +75,7 @@ defs = dg.Definitions(
         *schedules.ALL,
         *(schedules.WITH_COPY if _COPIED else ()),
         *(schedules.WITH_MIRROR if _MIRRORED else ()),
+        *(schedules.WITH_TIERING if _TIERED else ()),
     ],
     sensors=[alerts, merge_jobs, *replica_sensors(_NODES), *failover_sensors(_NODES)],
     resources=RESOURCES,
