@@ -5,12 +5,14 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import typer
+from typer.core import TyperGroup
 
 from depot_api.epochs import FILE_NAME, EpochFile
+from depot_ops import patroni_commands
 from depot_ops.console import failed
 from depot_ops.evidence import Finding, Status
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
@@ -41,12 +43,34 @@ from depot_ops.replicas.synchronous import (
     switch,
     tend,
 )
-from depot_ops.settings import FailoverSettings, SettingsError, load
+from depot_ops.settings import FailoverProvider, FailoverSettings, ReplicaSettings, SettingsError, load
 
 CONFIRMATIONS = 2
 CONFIRMATION_SECONDS = 1.0
 
-app = typer.Typer(help="Make, watch and switch to standbys of the primary.", no_args_is_help=True)
+
+class ByProvider(TyperGroup):
+    """These commands, or where Patroni does failovers those that go through it. Typer's types for these are private."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return _patronis().list_commands(ctx) if _is_patroni() else super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return _patronis().get_command(ctx, cmd_name) if _is_patroni() else super().get_command(ctx, cmd_name)
+
+
+def _is_patroni() -> bool:
+    try:
+        return load(ReplicaSettings).failover_provider is FailoverProvider.PATRONI
+    except SettingsError as error:
+        raise failed(error, Status.UNKNOWN) from None
+
+
+def _patronis() -> TyperGroup:
+    return typer.main.get_group(patroni_commands.app)
+
+
+app = typer.Typer(help="Make, watch and switch to standbys of the primary.", no_args_is_help=True, cls=ByProvider)
 
 Name = Annotated[str, typer.Argument(help="The node's name.")]
 Url = Annotated[
