@@ -22,6 +22,7 @@ from depot_ops.replicas import create as replicas
 from depot_ops.replicas import failover, promotion
 from depot_ops.replicas import rejoin as rejoining
 from depot_ops.replicas.create import Place
+from depot_ops.replicas.failover import Failover
 from depot_ops.replicas.health import (
     LAG_THRESHOLD_SECONDS,
     Limits,
@@ -43,6 +44,7 @@ from depot_ops.replicas.synchronous import (
     switch,
     tend,
 )
+from depot_ops.reports.failovers import document_failover
 from depot_ops.settings import FailoverProvider, FailoverSettings, ReplicaSettings, SettingsError, load
 
 CONFIRMATIONS = 2
@@ -185,7 +187,7 @@ def check(
     if promote_on_failure and url and directory and _stays_disconnected(health, replica, url, limits):
         try:
             place = _place(directory, url)
-            done = failover.promote(place, _node_at(place, replica).name, _epochs(storage))
+            done = failover.promote(place, _node_at(place, replica).name, _epochs(storage), conclude=_documented)
         except (ReplicaError, psycopg.Error, OSError) as error:
             typer.secho(str(error), fg="red", err=True)
         else:
@@ -251,7 +253,10 @@ def promote(
     accept_data_loss: Annotated[bool, typer.Option("--accept-data-loss", help="Although a gate refuses.")] = False,
     reason: Annotated[str, typer.Option(help="Why; kept with the epoch.")] = "",
 ) -> None:
-    """Make a standby the primary because the primary is lost: 0 done, 1 refused or failed."""
+    """Make a standby the primary because the primary is lost: 0 done, 1 refused or failed.
+
+    Documented in BACKUP_DIR/failovers, where that is set.
+    """
     try:
         done = failover.promote(
             _place(directory, url, archive),
@@ -260,10 +265,21 @@ def promote(
             accept_data_loss=accept_data_loss,
             reason=reason,
             max_loss_bytes=max_loss_bytes,
+            conclude=_documented,
         )
     except (ReplicaError, psycopg.Error, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     typer.echo(done.model_dump_json(indent=2))
+
+
+def _documented(place: Place, begun: Failover) -> Failover:
+    """As the run of Dagster ends one."""
+    settings = load(FailoverSettings)
+    if settings.backup_dir is None:
+        return failover.finish_without_document(place, begun)
+    done, _, page = document_failover(place, begun, settings.backup_dir, settings.wal_archive_dir)
+    typer.echo(f"documented in {page}", err=True)
+    return done
 
 
 @app.command()
