@@ -11,7 +11,7 @@ from depot_api.epochs import FILE_NAME, EpochFile
 from depot_ops.console import failed
 from depot_ops.evidence import Status
 from depot_ops.replicas import patroni_watch as watching
-from depot_ops.replicas.health import Limits, ReplicaHealth, ReplicaStatus
+from depot_ops.replicas.health import Limits, ReplicaHealth, ReplicaStatus, check_replica
 from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.patroni import Listed, Patroni, View
 from depot_ops.replicas.site import epochs_of, patroni_of
@@ -78,7 +78,7 @@ def _described(view: View, address: str) -> dict[str, str | int | None]:
 
 @app.command()
 def check(
-    name: Name,
+    name: Annotated[str, typer.Argument(help="The member's name in Patroni, or the address of a standby.")],
     url: Url,
     lag_seconds: Annotated[
         float | None, typer.Option(min=0, help="More is lagging; REPLAY_LAG_THRESHOLD_SECONDS by default.")
@@ -89,16 +89,12 @@ def check(
     log: Annotated[Path | None, typer.Option(envvar="LOGGER_PATH", help="The answer is appended here too.")] = None,
 ) -> None:
     """How a standby is, as one JSON line: 0 healthy, 1 lagging, 3 unknown, 4 disconnected."""
-    patroni, settings = _patroni(), load(PatroniSettings)
+    settings = load(PatroniSettings)
     limits = Limits(
         settings.replay_lag_threshold_seconds if lag_seconds is None else lag_seconds,
         settings.replay_lag_threshold_bytes if lag_bytes is None else lag_bytes,
     )
-    try:
-        view = patroni.look()
-        health = watching.health_of(view, view.address_of(name), url, limits)
-    except ReplicaError as error:
-        health = ReplicaHealth(replica=name, status=ReplicaStatus.UNKNOWN, reason=str(error))
+    health = check_replica(name, url, limits) if _is_address(name) else _health_of(name, url, limits)
     if health is None:
         raise failed(ReplicaError(f"{name} is the primary: it has no lag"), Status.UNHEALTHY)
     line = health.model_dump_json()
@@ -107,6 +103,19 @@ def check(
         with log.open("a") as file:
             file.write(line + "\n")
     raise typer.Exit(health.status.exit_code)
+
+
+def _is_address(name: str) -> bool:
+    return "://" in name or "=" in name
+
+
+def _health_of(name: str, url: str, limits: Limits) -> ReplicaHealth | None:
+    patroni = _patroni()
+    try:
+        view = patroni.look()
+        return watching.health_of(view, view.address_of(name), url, limits)
+    except ReplicaError as error:
+        return ReplicaHealth(replica=name, status=ReplicaStatus.UNKNOWN, reason=str(error))
 
 
 @app.command()

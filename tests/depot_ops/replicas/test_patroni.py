@@ -100,6 +100,11 @@ def test_list_check_switchover(nodes, environment):
     assert (told["status"], told["receiver"]) == ("healthy", "streaming")
     assert told["lag_seconds"] < 60
 
+    by_address = replica("check", nodes.address(target))  # as cron has it
+    assert json.loads(by_address.stdout)["status"] == "healthy"
+    assert replica("check", first).exit_code == 1
+    assert json.loads(replica("check", "nobody").stdout)["status"] == "unknown"
+
     done = replica("switchover", target)
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
