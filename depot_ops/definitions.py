@@ -24,14 +24,15 @@ from depot_ops.checks.replica import replica_checks
 from depot_ops.checks.service import service_health
 from depot_ops.checks.tiering import tiering_checks
 from depot_ops.checks.wal import wal_checks
-from depot_ops.failover_runs import failover_sensors, promote_replica
+from depot_ops.failover_runs import failover_jobs, failover_sensors
 from depot_ops.merge_runs import merge_execution, merge_jobs
-from depot_ops.replicas.watch import known_nodes
+from depot_ops.replicas.site import watched_names
 from depot_ops.resources import RESOURCES
 from depot_ops.sensors import replica_sensors
 from depot_ops.settings import MirrorSettings, ReplicaSettings, SecondPlaceSettings, TierChoiceSettings, load
 
-_NODES = known_nodes(load(ReplicaSettings).replica_dir)
+_PROVIDER = load(ReplicaSettings).failover_provider
+_SERVERS = watched_names()
 _MIRRORED = load(MirrorSettings).asset_storage_replica_path is not None
 _TIERED = load(TierChoiceSettings).is_explicit
 _COPIED = bool(load(SecondPlaceSettings).backup_copy_url)
@@ -48,7 +49,7 @@ defs = dg.Definitions(
         depot_service,
         branch_merge,
         *([backup_copy] if _COPIED else []),
-        *replica_assets(_NODES),
+        *replica_assets(_SERVERS),
         *(BLOB_ASSETS if _MIRRORED else []),
         *([blob_tiering] if _TIERED else []),
     ],
@@ -58,7 +59,7 @@ defs = dg.Definitions(
         *wal_checks,
         *drill_checks,
         *(backup_copy_checks if _COPIED else []),
-        *replica_checks(_NODES),
+        *replica_checks(_SERVERS),
         service_health,
         *(BLOB_CHECKS if _MIRRORED else []),
         *(tiering_checks if _TIERED else []),
@@ -69,7 +70,7 @@ defs = dg.Definitions(
         *(jobs.WITH_MIRROR if _MIRRORED else ()),
         *(jobs.WITH_TIERING if _TIERED else ()),
         merge_execution,
-        promote_replica,
+        *failover_jobs(_PROVIDER),
     ],
     schedules=[
         *schedules.ALL,
@@ -77,6 +78,6 @@ defs = dg.Definitions(
         *(schedules.WITH_MIRROR if _MIRRORED else ()),
         *(schedules.WITH_TIERING if _TIERED else ()),
     ],
-    sensors=[alerts, merge_jobs, *replica_sensors(_NODES), *failover_sensors(_NODES)],
+    sensors=[alerts, merge_jobs, *replica_sensors(_SERVERS), *failover_sensors(_PROVIDER, _SERVERS)],
     resources=RESOURCES,
 )

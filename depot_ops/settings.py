@@ -253,9 +253,20 @@ class ExecutorSettings(ServiceSettings):
     )
 
 
+class FailoverProvider(StrEnum):
+    """Who makes another server the primary when the primary is lost."""
+
+    ASSISTED = "assisted"
+    PATRONI = "patroni"
+
+
 class ReplicaSettings(BaseSettings):
     """Which servers replicate each other, and how far a standby may be behind."""
 
+    failover_provider: FailoverProvider = Field(
+        FailoverProvider.ASSISTED,
+        description="FAILOVER_PROVIDER: assisted, or patroni: then nothing here promotes.",
+    )
     replica_dir: Path | None = Field(None, description="REPLICA_DIR: where `depot-ops replica` keeps its nodes.")
     replay_lag_threshold_seconds: float = Field(
         120.0, ge=0, description="REPLAY_LAG_THRESHOLD_SECONDS: a standby without a heartbeat of longer ago lags."
@@ -304,6 +315,33 @@ class FailoverSettings(ReplicaSettings):
         if looks < others.data.get("failover_failures", 0):
             raise ValueError("fewer than FAILOVER_FAILURES: the primary would never be lost")
         return looks
+
+
+class PatroniSettings(ReplicaSettings):
+    """Where Patroni is asked, and as whom: as patronictl has it."""
+
+    patroni_urls: str = Field(
+        "", description="PATRONI_URLS: the REST addresses of all members, separated by blanks or commas."
+    )
+    patroni_restapi_username: str = Field("", description="PATRONI_RESTAPI_USERNAME: who may switch over.")
+    patroni_restapi_password: SecretStr = Field(SecretStr(""), description="PATRONI_RESTAPI_PASSWORD: the password.")
+    patroni_ctl_cacert: Path | None = Field(None, description="PATRONI_CTL_CACERT: who signed the members' TLS.")
+    patroni_ctl_certfile: Path | None = Field(None, description="PATRONI_CTL_CERTFILE: our certificate, if any.")
+    patroni_ctl_keyfile: Path | None = Field(None, description="PATRONI_CTL_KEYFILE: its key.")
+    asset_storage_path: Path | None = Field(
+        None, description="ASSET_STORAGE_PATH: the blob store, where the service keeps the cluster epoch."
+    )
+
+    @field_validator("patroni_urls")
+    @classmethod
+    def _are_addresses(cls, urls: str) -> str:
+        for url in urls.replace(",", " ").split():
+            HttpUrl(url)
+        return urls
+
+    @property
+    def rest_urls(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(url.rstrip("/") for url in self.patroni_urls.replace(",", " ").split()))
 
 
 class MetricsSettings(ReplicaSettings):
