@@ -92,12 +92,12 @@ def test_a_configuration_that_cannot_start_is_told(own_cluster):
         own_cluster.start()
 
 
-@pytest.mark.parametrize("answer", ["postgres (PostgreSQL) 15.18", "nonsense"])
+@pytest.mark.parametrize("answer", ["postgres (PostgreSQL) 14.18", "nonsense"])
 def test_a_version_that_is_not_supported(tmp_path, answer):
     program = tmp_path / "postgres"
     program.write_text(f"#!/bin/sh\necho '{answer}'\n")
     program.chmod(0o755)
-    with pytest.raises(BinariesNotFound, match="16, 17, 18"):
+    with pytest.raises(BinariesNotFound, match="15, 16, 17, 18"):
         find_binaries(tmp_path)
 
 

@@ -32,11 +32,11 @@ def statuses(result: Result) -> dict[str, str]:
     return {finding["check"]: finding["status"] for finding in json.loads(result.stdout)["findings"]}
 
 
-def test_from_a_backup_to_a_restored_cluster(configured, work_dir):
+def test_from_a_backup_to_a_restored_cluster(configured, work_dir, incremental):
     full = json.loads(run("backup", "full", "--json").stdout)
     moment = configured.insert(2)
-    incremental = json.loads(run("backup", "incremental", "--json").stdout)
-    assert incremental["parent"] == full["label"]
+    second = json.loads(run("backup", str(incremental), "--json").stdout)
+    assert second["parent"] == full["label"]
     chains = run("backup", "chains", "--verify", "--json")
     assert chains.exit_code == 0
     assert statuses(chains) == {"chain_intact": "healthy", "base_backup_verified": "healthy"}
@@ -53,7 +53,7 @@ def test_from_a_backup_to_a_restored_cluster(configured, work_dir):
     assert json.loads(restored.stdout)["backups"] == [full["label"]]
     latest = run("restore", "--to", work_dir / "latest", "--latest")
     assert latest.exit_code == 0
-    assert incremental["label"] in latest.stdout
+    assert second["label"] in latest.stdout
 
 
 def test_a_gap_exits_1_everywhere(configured, work_dir):

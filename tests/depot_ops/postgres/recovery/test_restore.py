@@ -14,6 +14,7 @@ import pytest
 
 from depot_ops.drills.record import DrillKind, DrillResult, begin, publish
 from depot_ops.local.ports import any_free
+from depot_ops.postgres.base_backup import INCREMENTAL_SINCE
 from depot_ops.postgres.base_record import BaseBackupKind
 from depot_ops.postgres.prune import Retention, prune
 from depot_ops.postgres.recovery import RestoreReport, TargetNotReached, restore
@@ -79,11 +80,11 @@ def left_behind(work_dir) -> list[str]:
     return [path.name for path in (work_dir / "restored").iterdir()]
 
 
-def test_the_latest_from_a_chain(primary, recover, restored_rows):
+def test_the_latest_from_a_chain(primary, recover, restored_rows, incremental):
     primary.insert(2)
     primary.back_up()
     primary.insert(2)
-    primary.back_up(BaseBackupKind.INCREMENTAL)
+    primary.back_up(incremental)
     primary.insert(2)
     primary.archive_all()
     report = recover(verify=True)
@@ -197,7 +198,8 @@ def damage(path, good, chance) -> None:
 def test_random_damage_is_refused_by_name_or_harmless(primary, recover, restored_rows, work_dir):
     primary.back_up()
     primary.insert(1)
-    primary.back_up(BaseBackupKind.INCREMENTAL)
+    has_chains = primary.cluster.binaries.major >= INCREMENTAL_SINCE
+    primary.back_up(BaseBackupKind.INCREMENTAL if has_chains else BaseBackupKind.FULL)
     for _ in range(2):
         primary.insert(1)
         primary.archive_all()
