@@ -90,7 +90,8 @@ def take_base_backup(
 ) -> BaseBackup:
     """Back up the cluster at `url`, prove the backup, and only then give it its name. Raises BaseBackupError.
 
-    `url` names a role with REPLICATION, on a primary or a standby. An incremental one builds on the newest backup. `max_rate` is pg_basebackup's.
+    `url` names a role with REPLICATION, on a primary or a standby. An incremental one builds on the newest backup.
+    `max_rate` is pg_basebackup's.
     """
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS) as connection:
