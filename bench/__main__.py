@@ -13,6 +13,7 @@ from rich.console import Console
 from bench.backups import bench_backups
 from bench.blobs import PAPER_OBJECTS, PLANNED_RECORDS, bench_copies, bench_nothing_to_do, bench_planning
 from bench.catalogue import PATHS, bench_catalogue
+from bench.drills import bench_drills
 from bench.merges import bench_execution, bench_worker
 from bench.patroni import bench_patroni
 from bench.reads import bench_reads
@@ -106,6 +107,7 @@ def main() -> None:
             bench_execution(results, stack, 5)
         gigabytes = 0.2 if options.quick else 2.0
         bench_backups(results, work, gigabytes, options.rounds)
+        bench_drills(results, work, gigabytes, options.rounds)
         (work / "replicas").mkdir(mode=0o711)
         failovers = options.failovers or (3 if options.quick else 20)
         bench_replicas(results, work / "replicas", gigabytes, options.rounds, failovers)

@@ -8,7 +8,7 @@ from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import base_backup
 from depot_ops.assets.blobs import BLOB_ASSETS
-from depot_ops.assets.drill import logical_restore_drill, restore_drill
+from depot_ops.assets.drill import copy_restore_drill, logical_restore_drill, restore_drill
 from depot_ops.assets.merge import branch_merge
 from depot_ops.assets.replica import replica_assets
 from depot_ops.assets.report import ops_report
@@ -19,7 +19,7 @@ from depot_ops.checks.backup import backup_checks
 from depot_ops.checks.backup_copy import backup_copy_checks
 from depot_ops.checks.base_backup import base_backup_checks
 from depot_ops.checks.blobs import BLOB_CHECKS
-from depot_ops.checks.drill import drill_checks
+from depot_ops.checks.drill import copy_drill_checks, drill_checks
 from depot_ops.checks.replica import replica_checks
 from depot_ops.checks.service import service_health
 from depot_ops.checks.tiering import tiering_checks
@@ -48,7 +48,7 @@ defs = dg.Definitions(
         ops_report,
         depot_service,
         branch_merge,
-        *([backup_copy] if _COPIED else []),
+        *([backup_copy, copy_restore_drill] if _COPIED else []),
         *replica_assets(_SERVERS),
         *(BLOB_ASSETS if _MIRRORED else []),
         *([blob_tiering] if _TIERED else []),
@@ -58,7 +58,7 @@ defs = dg.Definitions(
         *base_backup_checks,
         *wal_checks,
         *drill_checks,
-        *(backup_copy_checks if _COPIED else []),
+        *([*backup_copy_checks, *copy_drill_checks] if _COPIED else []),
         *replica_checks(_SERVERS),
         service_health,
         *(BLOB_CHECKS if _MIRRORED else []),

@@ -12,6 +12,7 @@ from depot_ops.drills.record import DrillKind, DrillRecord, DrillRecordUnusable,
 from depot_ops.drills.run import run_drill
 from depot_ops.drills.site import DrillRunning, configured_site
 from depot_ops.evidence import Finding, Status
+from depot_ops.places import PlaceError
 from depot_ops.postgres.accounts import AccountError
 from depot_ops.postgres.binaries import BinariesNotFound
 from depot_ops.settings import BackupSettings, DrillSettings, SettingsError, load
@@ -24,6 +25,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of t
 @app.command()
 def run(
     logical: Annotated[bool, typer.Option("--logical", help="The newest dump, not the newest base backup.")] = False,
+    from_copy: Annotated[
+        bool, typer.Option("--from-copy", help="From BACKUP_COPY_URL, after a pass of copying what is new there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Restore the newest backup into DRILL_DIR, prove it and remove it again: 0 passed, 1 failed, 3 another drill runs.
@@ -33,10 +37,11 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us with it wants no copy left behind
     try:
         settings = load(DrillSettings)
-        record = run_drill(DrillKind.LOGICAL if logical else DrillKind.BASE, configured_site(settings, _progress))
+        site = configured_site(settings, _progress, from_copy=from_copy)
+        record = run_drill(DrillKind.LOGICAL if logical else DrillKind.BASE, site)
     except DrillRunning as error:
         raise failed(error, Status.UNKNOWN) from None
-    except (SettingsError, AccountError, BinariesNotFound, OSError) as error:
+    except (SettingsError, AccountError, BinariesNotFound, PlaceError, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     if as_json:
         typer.echo(record.model_dump_json(indent=2))

@@ -8,7 +8,7 @@ from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import BaseBackupConfig, base_backup
 from depot_ops.assets.blobs import blob_collection, blob_mirror, blob_scrub
-from depot_ops.assets.drill import logical_restore_drill, restore_drill
+from depot_ops.assets.drill import copy_restore_drill, logical_restore_drill, restore_drill
 from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
 from depot_ops.assets.tiering import blob_tiering
@@ -130,6 +130,18 @@ backup_copies = dg.define_asset_job(
         "Copies to BACKUP_COPY_URL what is new of backups and the log, lets go there what retention let go here, and"
         " looks whether all is there. Red when anything is missing or refused. It is safe to launch at any time: it"
         " goes on where the last one stopped, and a second one refuses."
+    ),
+)
+
+
+copy_drills = dg.define_asset_job(
+    "copy_drills",
+    selection=dg.AssetSelection.assets(copy_restore_drill),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/postgres": ""},
+    description=(
+        "Restores the newest base backup and the log from BACKUP_COPY_URL alone, as after the loss of this machine, and"
+        " proves it. Red when any proof failed. Safe to launch at any time: two drills never run at once."
     ),
 )
 
@@ -274,5 +286,5 @@ ALL = (
     dr_checklist,
     dagster_maintenance,
 )
-WITH_COPY = (backup_copies,)
+WITH_COPY = (backup_copies, copy_drills)
 """Where BACKUP_COPY_URL names a second place."""

@@ -9,6 +9,7 @@ from depot_ops.console import failed
 from depot_ops.evidence import Status
 from depot_ops.reports.checklist import DIRECTORY, ChecklistScope, as_markdown, walk, write_documents
 from depot_ops.reports.nightly import MAX_BACKUP_AGE_HOURS, ReportScope, make_report, write_whole
+from depot_ops.settings import OffsiteSettings, SettingsError, load
 
 app = typer.Typer()
 
@@ -32,8 +33,13 @@ def report(
 ) -> None:
     """Prove the newest dump, probe the log, ask service and standby: 0 healthy, 1 unhealthy, 3 unknown.
 
-    Prints one JSON line for each check; --output has the report of docs/report-schema.json.
+    Where WAL_STREAM_DIR and BACKUP_COPY_URL are set, the stream and the second place are looked at, too. Prints one
+    JSON line for each check; --output has the report of docs/report-schema.json.
     """
+    try:
+        offsite = load(OffsiteSettings)
+    except SettingsError as error:
+        raise failed(error, Status.UNKNOWN) from None
     made = make_report(
         ReportScope(
             backup_dir=backup_dir,
@@ -41,7 +47,10 @@ def report(
             primary_url=primary_url,
             replica_url=replica_url,
             health_url=health_url.removesuffix("/").removesuffix("/health") if health_url else None,
+            stream_dir=offsite.wal_stream_dir,
+            copy_url=offsite.backup_copy_url,
             max_backup_age_hours=max_backup_age_hours,
+            max_copy_age_hours=offsite.backup_copy_max_age_hours,
         )
     )
     for finding in made.findings:

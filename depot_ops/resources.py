@@ -70,8 +70,8 @@ class DepotService(dg.ConfigurableResource[None]):
 class RestoreDrills(dg.ConfigurableResource[None]):
     """Restoring what was backed up. Its many settings, half of them optional, are read when they are needed."""
 
-    def run(self, kind: DrillKind, say: Callable[[str], None]) -> DrillRecord:
-        return run_drill(kind, configured_site(load(DrillSettings), say))
+    def run(self, kind: DrillKind, say: Callable[[str], None], *, from_copy: bool = False) -> DrillRecord:
+        return run_drill(kind, configured_site(load(DrillSettings), say, from_copy=from_copy))
 
     def judge(self, objective: Objective) -> Finding:
         return check_objective(objective, load(ObjectiveSettings))

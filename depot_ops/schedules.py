@@ -4,6 +4,7 @@ import dagster as dg
 
 from depot_ops.jobs import (
     backup_copies,
+    copy_drills,
     dagster_maintenance,
     full_backup,
     incremental_backup,
@@ -140,6 +141,14 @@ backup_copies_schedule = dg.ScheduleDefinition(
     description="Every hour, 45 minutes past it.",
 )
 
+copy_drills_schedule = dg.ScheduleDefinition(
+    job=copy_drills,
+    cron_schedule="0 9 * * 0",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every Sunday at 09:00 in MAINTENANCE_TIMEZONE, when the other drills are done.",
+)
+
 ALL = [
     nightly_maintenance_schedule,
     full_backup_schedule,
@@ -150,4 +159,4 @@ ALL = [
     restore_drills_schedule,
     recovery_objectives_schedule,
 ]
-WITH_COPY = [backup_copies_schedule]
+WITH_COPY = [backup_copies_schedule, copy_drills_schedule]

@@ -226,7 +226,24 @@ class ServiceSettings(BaseSettings):
     )
 
 
-class ReportSettings(BackupSettings):
+class SecondPlaceSettings(BaseSettings):
+    """Whether there is a second place."""
+
+    backup_copy_url: str | None = Field(None, description="BACKUP_COPY_URL: where the copy of the backups is, if any.")
+
+
+class OffsiteSettings(SecondPlaceSettings):
+    """What is left after the loss of this machine, where it is set up."""
+
+    wal_stream_dir: Path | None = Field(
+        None, description="WAL_STREAM_DIR: where `depot-ops wal receive` writes; not set when nobody streams."
+    )
+    backup_copy_max_age_hours: float = Field(
+        3, gt=0, description="BACKUP_COPY_MAX_AGE_HOURS: what waits longer to be copied is an alarm."
+    )
+
+
+class ReportSettings(BackupSettings, OffsiteSettings):
     """What the nightly report looks at; what is not set is unknown in it."""
 
     wal_archive_dir: Path | None = Field(None, description="WAL_ARCHIVE_DIR: the archive of the log.")
@@ -411,12 +428,6 @@ class OrchestratorSettings(TimezoneSettings):
     dagster_keep_runs_days: int = Field(
         90, ge=1, description="DAGSTER_KEEP_RUNS_DAYS: finished runs, events and ticks older than this are deleted."
     )
-
-
-class SecondPlaceSettings(BaseSettings):
-    """Whether there is a second place."""
-
-    backup_copy_url: str | None = Field(None, description="BACKUP_COPY_URL: where the copy of the backups is, if any.")
 
 
 class CopyPlaceSettings(BaseSettings):

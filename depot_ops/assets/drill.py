@@ -3,6 +3,7 @@
 import dagster as dg
 
 from depot_ops.assets.backup import logical_backup
+from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import base_backup
 from depot_ops.drills.pages import as_markdown
 from depot_ops.drills.record import DrillKind, DrillRecord, DrillResult, record_path
@@ -42,6 +43,22 @@ def restore_drill(context: dg.AssetExecutionContext, drills: RestoreDrills) -> d
 )
 def logical_restore_drill(context: dg.AssetExecutionContext, drills: RestoreDrills) -> dg.MaterializeResult[None]:
     return _materialized(drills.run(DrillKind.LOGICAL, context.log.info), drills)
+
+
+@dg.asset(
+    group_name="backup",
+    owners=["team:depot-operations"],
+    kinds={"postgres"},
+    pool="drill",
+    deps=[backup_copy],
+    description=(
+        "As restore_drill, but everything is fetched from BACKUP_COPY_URL, as after the loss of this machine. First a"
+        " pass copies what is new there. When this is red, the second place would not bring the depot back: read the"
+        " reason, run `depot-ops backup copy --verify`, mend what it names, and launch copy_drills again."
+    ),
+)
+def copy_restore_drill(context: dg.AssetExecutionContext, drills: RestoreDrills) -> dg.MaterializeResult[None]:
+    return _materialized(drills.run(DrillKind.BASE, context.log.info, from_copy=True), drills)
 
 
 def _materialized(record: DrillRecord, drills: RestoreDrills) -> dg.MaterializeResult[None]:

@@ -52,6 +52,9 @@ def _scope(settings: ReportSettings) -> ReportScope:
         primary_url=settings.depot_replication_url and settings.depot_replication_url.get_secret_value(),
         replica_url=settings.depot_replica_url and settings.depot_replica_url.get_secret_value(),
         health_url=settings.depot_url and str(settings.depot_url),
+        stream_dir=settings.wal_stream_dir,
+        copy_url=settings.backup_copy_url,
+        max_copy_age_hours=settings.backup_copy_max_age_hours,
     )
 
 

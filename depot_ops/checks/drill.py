@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from depot_ops.assets.drill import logical_restore_drill, restore_drill
+from depot_ops.assets.drill import copy_restore_drill, logical_restore_drill, restore_drill
 from depot_ops.checks.result import check_result
-from depot_ops.drills.objectives import Objective
+from depot_ops.drills.objectives import OF_WHAT_LIES_HERE, Objective
 from depot_ops.resources import RestoreDrills
 
 DESCRIPTIONS = {
@@ -24,14 +24,17 @@ DESCRIPTIONS = {
         "A drill of a dump has passed within DRILL_MAX_AGE_SECONDS. When this is red nothing proves that dumps can be"
         " loaded: read why drills fail or do not run, and launch restore_drills."
     ),
+    Objective.COPY_AGE: (
+        "A drill from BACKUP_COPY_URL has passed within DRILL_MAX_AGE_SECONDS. When this is red nothing proves that the"
+        " depot survives the loss of this machine: read why drills fail or do not run, and launch copy_drills."
+    ),
 }
+ASSETS = {Objective.LOGICAL_AGE: logical_restore_drill, Objective.COPY_AGE: copy_restore_drill}
 
 
 def _check(objective: Objective) -> dg.AssetChecksDefinition:
-    asset = logical_restore_drill if objective is Objective.LOGICAL_AGE else restore_drill
-
     @dg.asset_check(
-        asset=asset,
+        asset=ASSETS.get(objective, restore_drill),
         name=objective.value,
         description=DESCRIPTIONS[objective],
         blocking=True,
@@ -43,4 +46,6 @@ def _check(objective: Objective) -> dg.AssetChecksDefinition:
     return check
 
 
-drill_checks = [_check(objective) for objective in Objective]
+drill_checks = [_check(objective) for objective in OF_WHAT_LIES_HERE]
+copy_drill_checks = [_check(Objective.COPY_AGE)]
+"""Where BACKUP_COPY_URL names a second place."""

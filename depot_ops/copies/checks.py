@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from depot_ops.copies.copying import EVIDENCE_NAME, Copied
 from depot_ops.copies.holdings import listing
-from depot_ops.copies.units import Unit, units
+from depot_ops.copies.units import Unit, log_units, units
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.places import Place, PlaceError
 from depot_ops.postgres.wal.archive import ArchiveError
@@ -42,6 +42,13 @@ def check_complete(backup_dir: Path, archive_root: Path | None, place: Place, ma
         detail=f"{len(waiting)} are not at {place}, the oldest is {oldest.kind} {oldest.name}",
         figures=figures,
     )
+
+
+def log_behind_seconds(archive_root: Path, place: Place) -> float:
+    """For how long the oldest file of the log that is not there has been here. Raises PlaceError, ArchiveError."""
+    held = listing(place)
+    waiting = [unit.finished_at for unit in log_units(archive_root) if _missing_bytes(unit, held)]
+    return (datetime.now(UTC) - min(waiting)).total_seconds() if waiting else 0.0
 
 
 def _missing_bytes(unit: Unit, held: dict[str, int]) -> int:

@@ -76,9 +76,14 @@ def units(backup_dir: Path, archive_root: Path | None) -> Iterator[Unit]:
     yield from _base_backups(backup_dir)
     yield from _dumps(backup_dir)
     if archive_root is not None:
-        for system in archived_systems(archive_root):
-            yield from _log(WalArchive(archive_root, system))
+        yield from log_units(archive_root)
     yield from _drills(backup_dir)
+
+
+def log_units(archive_root: Path) -> Iterator[Unit]:
+    """The files of the log in the archive. Raises ArchiveError."""
+    for system in archived_systems(archive_root):
+        yield from _log(WalArchive(archive_root, system))
 
 
 def _base_backups(backup_dir: Path) -> Iterator[Unit]:

@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from depot_ops.copies.checks import log_behind_seconds
+from depot_ops.copies.copying import CopyRunning, copy_backups
 from depot_ops.drills.canary import look_for, plant
 from depot_ops.drills.proofs import (
     UNHURRIED,
@@ -19,24 +21,31 @@ from depot_ops.drills.proofs import (
 )
 from depot_ops.drills.record import DrillRecord, DrillRecordUnusable, find_drills, load_drill
 from depot_ops.drills.site import Site, Workspace
+from depot_ops.places import Place
 from depot_ops.postgres.base_record import BaseBackup, find_base_backups, load_base_backup
 from depot_ops.postgres.recovery import CUT_TIES, restore, serving
 from depot_ops.postgres.recovery_plan import RestoreError, RestoreRefused
+from depot_ops.postgres.recovery_source import open_copy
 from depot_ops.postgres.wal.archive import WalArchive
 from depot_ops.postgres.wal.names import parse_lsn
 
 CONNECT_TIMEOUT_SECONDS = 10
+COPY_WAIT_SECONDS = 3600.0  # the hourly pass may be at work with a large backup
 
 
 def drill_base(site: Site, record: DrillRecord, workspace: Workspace) -> None:
     """Restore the newest base backup into `workspace`, prove it, and fill in `record`. Raises what stops it."""
     with psycopg.connect(site.ops_url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS) as depot:
         database = depot.info.dbname
-        base = _newest_base(site, depot)
+        base = _newest_base(site, depot, workspace)
         record.system_identifier, record.backup = base.record.system_identifier, base.record.label
-        site.say(f"writing a canary, and waiting until the archive has it: {site.rpo_objective_seconds:g} s at most")
+        site.say(f"writing a canary, and waiting until it is safe: {site.rpo_objective_seconds:g} s at most")
         archive = WalArchive(site.archive_root, base.record.system_identifier)
-        record.canary, rpo_seconds = plant(depot, site.replication_url, archive, site.rpo_objective_seconds)
+        record.canary, rpo_seconds = plant(
+            depot, site.replication_url, archive, site.rpo_objective_seconds, streamed=site.stream is not None
+        )
+    if site.copy is not None:
+        rpo_seconds += _copied(site, site.copy)
     record.figures |= {"rpo_seconds": rpo_seconds}
     if parse_lsn(record.canary.lsn) <= parse_lsn(base.record.stop_lsn):
         raise RestoreError(
@@ -47,9 +56,12 @@ def drill_base(site: Site, record: DrillRecord, workspace: Workspace) -> None:
     _open(site, record, base, database, workspace)
 
 
-def _newest_base(site: Site, depot: psycopg.Connection[Any]) -> BaseBackup:
+def _newest_base(site: Site, depot: psycopg.Connection[Any], workspace: Workspace) -> BaseBackup:
     row = depot.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
     assert row is not None
+    if site.copy is not None:
+        held = open_copy(site.copy, workspace.home / "copy", row[0])
+        return load_base_backup(find_base_backups(held.backup_dir, row[0])[-1])
     paths = find_base_backups(site.backup_dir, row[0])
     if not paths:
         raise RestoreRefused(
@@ -57,6 +69,22 @@ def _newest_base(site: Site, depot: psycopg.Connection[Any]) -> BaseBackup:
             " `depot-ops backup full`"
         )
     return load_base_backup(paths[-1])
+
+
+def _copied(site: Site, place: Place) -> float:
+    """Bring what is new to the second place, and say how long the log there was behind before."""
+    behind_seconds = log_behind_seconds(site.archive_root, place)
+    site.say(f"copying what is new to {place}")
+    deadline = time.monotonic() + COPY_WAIT_SECONDS
+    while True:
+        try:
+            copy_backups(site.backup_dir, site.archive_root, place, say=site.say)
+        except CopyRunning:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return behind_seconds
 
 
 def _restore(site: Site, record: DrillRecord, base: BaseBackup, workspace: Workspace) -> None:
@@ -69,6 +97,8 @@ def _restore(site: Site, record: DrillRecord, base: BaseBackup, workspace: Works
         site.account,
         system_identifier=base.record.system_identifier,
         base=base.record.label,
+        copy=site.copy,
+        stream=site.stream,
         verify=base.record.data_checksums,
     )
     record.replayed_to_lsn = restored.ended_lsn

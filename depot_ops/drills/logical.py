@@ -12,10 +12,12 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from depot_ops.copies.holdings import look
 from depot_ops.drills.proofs import catalogue_answers, catalogue_consistent
 from depot_ops.drills.record import DrillRecord
 from depot_ops.drills.site import Site, Workspace
 from depot_ops.evidence import Finding, Status
+from depot_ops.places import Place
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import client_environment, running
 from depot_ops.postgres.cluster import initdb
@@ -43,7 +45,7 @@ _WORDS = {"public", "current_user", "session_user"}
 def drill_logical(site: Site, record: DrillRecord, workspace: Workspace) -> None:
     """Load the newest dump into `workspace`, prove it, and fill in `record`. Raises what stops it."""
     started = time.monotonic()
-    dump, expected = _newest_dump(site)
+    dump, expected = _newest_dump(site, workspace)
     record.backup = dump.name
     record.figures |= {"rpo_seconds": round((datetime.now(UTC) - expected.started_at).total_seconds(), 3)}
     site.say(f"checking {dump.name}")
@@ -79,14 +81,29 @@ def drill_logical(site: Site, record: DrillRecord, workspace: Workspace) -> None
             record.figures |= {"verify_seconds": round(time.monotonic() - opened, 3)}
 
 
-def _newest_dump(site: Site) -> tuple[Path, BackupRecord]:
+def _newest_dump(site: Site, workspace: Workspace) -> tuple[Path, BackupRecord]:
     database = conninfo_to_dict(site.ops_url).get("dbname")
+    if site.copy is not None:
+        return _fetched(site.copy, database, workspace.home / "copy")
     for dump in reversed(find_backups(site.backup_dir)):
         if (record := load_record(dump)).database == database:
             return dump, record
     raise RestoreRefused(
         f"there is no dump of {database} in {site.backup_dir}: take one with `depot-ops backup logical`"
     )
+
+
+def _fetched(place: Place, database: str | int | None, home: Path) -> tuple[Path, BackupRecord]:
+    """The newest dump that is whole at the second place."""
+    held = look(place, home)
+    held.fetch_dump_records()
+    for dump in reversed(held.dumps()):
+        if held.problem_of_dump(dump) is None and (record := load_record(dump)).database == database:
+            _check_free(home, SPARE_BYTES + record.size_bytes)
+            for path in held.files_of(dump):
+                held.fetch(held.key_of(path))
+            return dump, record
+    raise RestoreRefused(f"there is no dump of {database} at {place}: run `depot-ops backup copy`")
 
 
 def _check_room(dump: Path, binaries: Binaries, home: Path) -> None:
@@ -97,10 +114,14 @@ def _check_room(dump: Path, binaries: Binaries, home: Path) -> None:
         assert reading.stdout is not None
         while piece := reading.stdout.read(PIECE_BYTES):
             script_bytes += len(piece)
-    needed, free = SPARE_BYTES + BYTES_PER_SCRIPT_BYTE * script_bytes, shutil.disk_usage(home).free
-    if free < needed:
+    _check_free(home, SPARE_BYTES + BYTES_PER_SCRIPT_BYTE * script_bytes)
+
+
+def _check_free(home: Path, needed_bytes: int) -> None:
+    if (free := shutil.disk_usage(home).free) < needed_bytes:
         raise RestoreRefused(
-            f"{home.parent} has {free:,} free bytes, the drill needs about {needed:,}: set DRILL_DIR to a larger disk"
+            f"{home} is on a disk with {free:,} free bytes, the drill needs about {needed_bytes:,}: set DRILL_DIR to a"
+            " larger one"
         )
 
 

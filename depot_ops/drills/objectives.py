@@ -15,18 +15,25 @@ class Objective(StrEnum):
     RPO = "rpo_within_objective"
     AGE = "drill_age"
     LOGICAL_AGE = "logical_drill_age"
+    COPY_AGE = "copy_drill_age"
+
+
+OF_WHAT_LIES_HERE = (Objective.RTO, Objective.RPO, Objective.AGE, Objective.LOGICAL_AGE)
 
 
 def check_objective(objective: Objective, settings: ObjectiveSettings) -> Finding:
     """Is it kept, by the drills in BACKUP_DIR? What cannot be read is unknown; no drill at all is unhealthy."""
     kind = DrillKind.LOGICAL if objective is Objective.LOGICAL_AGE else DrillKind.BASE
+    from_copy = objective is Objective.COPY_AGE
     try:
         drills = [load_drill(path) for path in find_drills(settings.backup_dir)]
     except (OSError, DrillRecordUnusable) as error:
         return Finding(check=objective, status=Status.UNKNOWN, detail=str(error))
-    ended = [drill for drill in drills if drill.kind is kind and drill.result is not DrillResult.UNFINISHED]
+    alike = [drill for drill in drills if drill.kind is kind and (drill.from_place is not None) is from_copy]
+    ended = [drill for drill in alike if drill.result is not DrillResult.UNFINISHED]
     if not ended:
-        detail = f"no drill of a {kind} backup has ended yet: launch one with `depot-ops drill run`"
+        option = " --from-copy" if from_copy else ""
+        detail = f"no drill of a {kind} backup has ended yet: launch one with `depot-ops drill run{option}`"
         return Finding(check=objective, status=Status.UNHEALTHY, detail=detail)
     if objective is Objective.RTO:
         return _within(objective, ended[-1], "rto_seconds", settings.rto_objective_seconds)

@@ -70,6 +70,7 @@ def _restored(record: Document) -> list[Row]:
         ("Began", record["started_at"]),
         ("Ended", record["finished_at"] or "not"),
         ("Backup", record["backup"] or "none"),
+        ("From", record["from_place"] or "where it lies"),
         ("Cluster", str(record["system_identifier"] or "not known")),
         ("PostgreSQL", record["tool_version"]),
     ]
@@ -78,6 +79,7 @@ def _restored(record: Document) -> list[Row]:
     if restored := record["restored"]:
         rows.append(("Backups", " + ".join(restored["backups"])))
         rows.append(("Log", f"{restored['segments']} segments, to {restored['last_segment']}"))
+        rows += [("Streamed to", restored["streamed_until"])] if restored["streamed_until"] else []
         rows.append(("Ended at", f"{restored['ended_lsn']} of timeline {restored['recovered_timeline']}"))
     return rows
 

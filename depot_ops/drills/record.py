@@ -71,7 +71,7 @@ class Canary(BaseModel):
     segment: str
     """Of the log, in which its commit lies."""
     forced: bool
-    """Whether it reached the archive only when the server was told to switch segments."""
+    """Whether it arrived only when the server was told to switch segments."""
 
 
 class DrillRecord(BaseModel):
@@ -79,8 +79,9 @@ class DrillRecord(BaseModel):
 
     Seconds among the figures: `fetch` is backup and log out of their stores, unpacked and proved; `replay` the log, or
     the loading of a dump; `open` until the smoke queries are answered; `rto` these three: after so long users could
-    work again. `verify` is what users need not wait for. `rpo` is how long the canary's commit took into the archive,
-    or how old the dump was: a disaster just before would have lost so much.
+    work again. `verify` is what users need not wait for. `rpo` is how long the canary's commit took into the archive or
+    the stream, or how old the dump was: a disaster just before would have lost so much. With the second place, the time
+    is added that the oldest part of the log had waited to be copied there.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -90,6 +91,8 @@ class DrillRecord(BaseModel):
     label: str
     backup: str | None = None
     """The base backup's label, or the dump's file name."""
+    from_place: str | None = None
+    """The second place, of which everything was fetched; None when it lay here."""
     result: DrillResult = DrillResult.UNFINISHED
     reason: str = NOT_ENDED
     started_at: AwareDatetime
@@ -105,15 +108,17 @@ class DrillRecord(BaseModel):
     @property
     def summary(self) -> Finding:
         """The drill as one finding."""
-        backup = f"{self.kind} {self.backup}: " if self.backup else f"{self.kind}: "
+        kind = f"{self.kind} from {self.from_place}" if self.from_place else str(self.kind)
+        backup = f"{kind} {self.backup}: " if self.backup else f"{kind}: "
         figures: Figures = {"file": self.label, "kind": self.kind.value, **self.figures}
         return Finding(check=PASSED, status=self.result.status, detail=backup + self.reason, figures=figures)
 
 
-def begin(kind: DrillKind, tool_version: str) -> DrillRecord:
+def begin(kind: DrillKind, tool_version: str, from_place: str | None = None) -> DrillRecord:
     """The record of a drill that begins now."""
     now = datetime.now(UTC)
-    return DrillRecord(kind=kind, label=now.strftime(LABEL_FORMAT), started_at=now, tool_version=tool_version)
+    label = now.strftime(LABEL_FORMAT)
+    return DrillRecord(kind=kind, label=label, from_place=from_place, started_at=now, tool_version=tool_version)
 
 
 def record_path(backup_dir: Path, label: str) -> Path:

@@ -4,12 +4,14 @@ from datetime import UTC, datetime
 
 import psycopg
 
+from depot_ops.copies.copying import CopyError
 from depot_ops.drills.base import drill_base
 from depot_ops.drills.canary import CanaryLost
 from depot_ops.drills.logical import drill_logical
 from depot_ops.drills.record import DrillKind, DrillRecord, DrillResult, begin, close_killed, publish
 from depot_ops.drills.site import Site, sole_workspace
 from depot_ops.evidence import Status
+from depot_ops.places import PlaceError
 from depot_ops.postgres.base_record import BaseRecordUnusable
 from depot_ops.postgres.binaries import BinariesNotFound
 from depot_ops.postgres.client_tools import BadAddress, ToolFailed
@@ -22,7 +24,7 @@ DRILLS = {DrillKind.BASE: drill_base, DrillKind.LOGICAL: drill_logical}
 # What can be wrong with a backup, the archive or the machine: an answer, not a defect of ours.
 STOPS = (
     *(CanaryLost, RestoreError, BaseRecordUnusable, RecordUnusable, RecordTooNew, ArchiveError, ClusterError),
-    *(ToolFailed, BinariesNotFound, BadAddress, psycopg.Error, OSError),
+    *(ToolFailed, BinariesNotFound, BadAddress, CopyError, PlaceError, psycopg.Error, OSError),
 )
 
 
@@ -31,7 +33,7 @@ def run_drill(kind: DrillKind, site: Site) -> DrillRecord:
 
     Raises DrillRunning, and OSError when no evidence can be left.
     """
-    record = begin(kind, site.binaries.version)
+    record = begin(kind, site.binaries.version, str(site.copy) if site.copy else None)
     with sole_workspace(site) as workspace:
         close_killed(site.backup_dir)
         publish(record, site.backup_dir)

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from depot_ops.places import Place, open_place
 from depot_ops.postgres.accounts import ServerAccount, runnable_binaries, server_account
 from depot_ops.postgres.binaries import Binaries, find_binaries
-from depot_ops.settings import DrillSettings
+from depot_ops.settings import CopyPlaceSettings, DrillSettings, load
 
 # Short, because sockets lie below it; and told from anything else that somebody keeps in that directory.
 HOME_PREFIX = "drill-"
@@ -40,6 +41,10 @@ class Site:
     """All content is re-hashed by this many drills, one after the other; 1 is all of it by each."""
     rpo_objective_seconds: float
     """For so long a canary may take into the archive by itself."""
+    stream: Path | None
+    """Where the log is streamed to, if it is: what it has behind the archive's end is restored too."""
+    copy: Place | None
+    """The second place, when everything shall be restored from there."""
     binaries: Binaries
     account: ServerAccount
     say: Callable[[str], None]
@@ -54,8 +59,8 @@ class Workspace:
     lock: int
 
 
-def configured_site(settings: DrillSettings, say: Callable[[str], None]) -> Site:
-    """The site that the environment describes. Raises AccountError, BinariesNotFound."""
+def configured_site(settings: DrillSettings, say: Callable[[str], None], *, from_copy: bool = False) -> Site:
+    """The site that the environment describes. Raises AccountError, BinariesNotFound, SettingsError, PlaceError."""
     account = server_account()
     stores = (settings.asset_storage_path, settings.asset_storage_replica_path)
     return Site(
@@ -67,6 +72,8 @@ def configured_site(settings: DrillSettings, say: Callable[[str], None]) -> Site
         stores=tuple(store for store in stores if store is not None),
         blob_shards=settings.drill_blob_shards,
         rpo_objective_seconds=settings.rpo_objective_seconds,
+        stream=None if from_copy else settings.wal_stream_dir,
+        copy=open_place(load(CopyPlaceSettings).backup_copy_url) if from_copy else None,
         binaries=runnable_binaries(find_binaries(), account),
         account=account,
         say=say,

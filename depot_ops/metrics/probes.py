@@ -10,7 +10,7 @@ import structlog
 
 from depot_ops.blobs.mirror import check_lag
 from depot_ops.blobs.scrub import check_scrubbed
-from depot_ops.drills.objectives import Objective, check_objective
+from depot_ops.drills.objectives import OF_WHAT_LIES_HERE, Objective, check_objective
 from depot_ops.evidence import Finding, Status
 from depot_ops.health import check_service
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
@@ -151,7 +151,7 @@ def _of_backups(backup_dir: Path) -> list[Probe]:
             HALF_A_MINUTE,
         ),
         _probe("base_backup_age", lambda: check_age(backup_dir, base.base_backup_max_age_hours)),
-        *map(judge, Objective),
+        *map(judge, OF_WHAT_LIES_HERE),
     ]
 
 

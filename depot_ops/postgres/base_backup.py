@@ -40,7 +40,7 @@ from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import BadAddress, ToolFailed, client_environment, running
 from depot_ops.postgres.dump_checks import sha256_of
 from depot_ops.postgres.wal.archive import fsync, make_directories
-from depot_ops.postgres.wal.content import BadWalFile, check_segment
+from depot_ops.postgres.wal.content import BadWalFile, check_segment, check_start
 from depot_ops.postgres.wal.names import WalName, parse_lsn, parse_wal_name, segment_name
 
 _igzip = cast(Any, igzip)  # its stubs have no types
@@ -56,7 +56,7 @@ _SOURCE = """
 SELECT (SELECT system_identifier FROM pg_control_system()), current_setting('server_version_num')::int / 10000,
        current_setting('server_version'), pg_size_bytes(current_setting('wal_segment_size')),
        current_setting('data_checksums') = 'on', (SELECT rolname FROM pg_roles WHERE oid = 10),
-       (SELECT count(*) FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global'))
+       (SELECT count(*) FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')), pg_is_in_recovery()
 """
 
 
@@ -77,6 +77,7 @@ class _Source:
     data_checksums: bool
     superuser: str
     tablespaces: int
+    is_standby: bool
 
 
 def take_base_backup(
@@ -89,7 +90,8 @@ def take_base_backup(
 ) -> BaseBackup:
     """Back up the cluster at `url`, prove the backup, and only then give it its name. Raises BaseBackupError.
 
-    `url` names a role with REPLICATION. An incremental one builds on the newest backup. `max_rate` is pg_basebackup's.
+    `url` names a role with REPLICATION, on a primary or a standby. An incremental one builds on the newest backup.
+    `max_rate` is pg_basebackup's.
     """
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS) as connection:
@@ -276,13 +278,20 @@ def _receive(stream: IO[bytes], partial: Path, source: _Source) -> tuple[int, st
 
 def _take_apart(stream: IO[bytes], partial: Path, source: _Source) -> None:
     """Keep the manifest, which comes last, and check the log that the backup carries, which no manifest covers."""
+    last: tuple[WalName, bytes] | None = None
     with tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK_BYTES) as members:
         for member in members:
             if member.name == MANIFEST_NAME:
                 (partial / MANIFEST_NAME).write_bytes(_content(members, member))
                 fsync(partial / MANIFEST_NAME)
             elif name := _segment_of(member):
-                check_segment(name, _content(members, member), source.system_identifier)
+                if last is not None:
+                    check_segment(*last, source.system_identifier)
+                last = name, _content(members, member)
+    if last is not None:
+        # A standby cannot finish the segment in which the backup ends.
+        check = check_start if source.is_standby else check_segment
+        check(*last, source.system_identifier)
 
 
 def _segment_of(member: tarfile.TarInfo) -> WalName | None:

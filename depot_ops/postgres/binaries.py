@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-SUPPORTED_MAJORS = (16, 17, 18)
+SUPPORTED_MAJORS = (15, 16, 17, 18)
 
 
 class BinariesNotFound(Exception):

@@ -22,8 +22,8 @@ def read_drill_facts(backup_dir: Path) -> list[DrillFact]:
 def _fact(path: Path) -> DrillFact | None:
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
-        if document["kind"] != BASE:
-            return None
+        if document["kind"] != BASE or document.get("from_place"):
+            return None  # the copy was read, and not what lies here
         return DrillFact(
             finished_at=document["finished_at"],
             passed=document["result"] == PASSED,

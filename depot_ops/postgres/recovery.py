@@ -181,7 +181,7 @@ def _restore(
     staged, data = work / "wal", work / "data"
     _bring(plan, source)
     _stage(plan, source.archive, staged)
-    streamed = _stage_streamed(plan, stream, staged)
+    streamed = _stage_streamed(plan, stream, source.archive, staged)
     _unpack(plan, work, data, binaries)
     _prepare(data)
     account.own_tree(work)
@@ -322,15 +322,13 @@ def _stage(plan: RecoveryPlan, archive: WalArchive, staged: Path) -> None:
         raise SourceIncomplete(str(error)) from error
 
 
-def _stage_streamed(plan: RecoveryPlan, stream: Path | None, staged: Path) -> Streamed | None:
+def _stage_streamed(plan: RecoveryPlan, stream: Path | None, archive: WalArchive, staged: Path) -> Streamed | None:
     if stream is None or plan.target.kind is TargetKind.LSN:
         return None
     first = plan.first_segment_number + len(plan.segments)
     try:
-        return stage_streamed(
-            stream, staged, plan.path, first, plan.segment_size_bytes, plan.base.record.system_identifier
-        )
-    except (BadWalFile, OSError) as error:
+        return stage_streamed(stream, staged, plan.path, first, plan.segment_size_bytes, archive)
+    except (BadWalFile, ArchiveError, OSError) as error:
         raise RestoreRefused(f"{stream} cannot be restored from: {error}. Leave out --stream") from error
 
 

@@ -8,9 +8,11 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from depot_ops.copies.checks import COPY_COMPLETE, check_age, check_complete
 from depot_ops.evidence import Figures, Finding, Status, worst
 from depot_ops.health import CHECK as SERVICE_HEALTH
 from depot_ops.health import check_service
+from depot_ops.places import PlaceError, open_place
 from depot_ops.postgres.dump_checks import verify_newest
 from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable, load_record, newest_backups
 from depot_ops.postgres.standby import HEALTH as REPLICA_HEALTH
@@ -18,13 +20,19 @@ from depot_ops.postgres.standby import check_freshness_by_standby, check_standby
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
 from depot_ops.postgres.wal.inventory import check_continuity
 from depot_ops.postgres.wal.progress import ARRIVAL_SECONDS, FRESHNESS, check_freshness
+from depot_ops.postgres.wal.stream import STREAM, check_stream
+from depot_ops.settings import SettingsError
 
 BACKUP_AGE = "backup_age"
 MAX_BACKUP_AGE_HOURS = 26.0  # a night, and two hours for it to take
+MAX_COPY_AGE_HOURS = 3.0
 
 
 class ReportScope(BaseModel):
-    """What there is to look at. What is not given is unknown in the report, never left out of it."""
+    """What there is to look at. What is not given is unknown in the report, never left out of it.
+
+    But for a stream of the log and a second place, which not every studio has.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,7 +41,10 @@ class ReportScope(BaseModel):
     primary_url: str | None = None
     replica_url: str | None = None
     health_url: str | None = None
+    stream_dir: Path | None = None
+    copy_url: str | None = None
     max_backup_age_hours: float = MAX_BACKUP_AGE_HOURS
+    max_copy_age_hours: float = MAX_COPY_AGE_HOURS
     arrival_seconds: float = ARRIVAL_SECONDS
 
 
@@ -55,6 +66,7 @@ def make_report(scope: ReportScope) -> OpsReport:
     findings = (
         *_dumps(scope),
         *_log(scope),
+        *_copy(scope),
         check_service(scope.health_url) if scope.health_url else _not_given(SERVICE_HEALTH, "--health-url"),
         check_standby(scope.replica_url, scope.primary_url)
         if scope.replica_url
@@ -117,7 +129,28 @@ def _log(scope: ReportScope) -> list[Finding]:
         archive = open_archive(scope.archive_dir)
     except ArchiveError as error:
         return [Finding(check=FRESHNESS, status=Status.UNKNOWN, detail=str(error))]
-    return [check_continuity(archive), _freshness(scope, archive)]
+    return [check_continuity(archive), _freshness(scope, archive), *_stream(scope, archive)]
+
+
+def _stream(scope: ReportScope, archive: WalArchive) -> list[Finding]:
+    if scope.stream_dir is None:
+        return []
+    if scope.primary_url is None:
+        return [_not_given(STREAM, "--primary-url")]
+    return [check_stream(scope.primary_url, scope.stream_dir, archive)]
+
+
+def _copy(scope: ReportScope) -> list[Finding]:
+    if scope.copy_url is None:
+        return []
+    if scope.backup_dir is None:
+        return [_not_given(COPY_COMPLETE, "--backup-dir")]
+    max_age = timedelta(hours=scope.max_copy_age_hours)
+    try:
+        place = open_place(scope.copy_url)
+    except (PlaceError, SettingsError) as error:
+        return [Finding(check=COPY_COMPLETE, status=Status.UNKNOWN, detail=str(error))]
+    return [check_complete(scope.backup_dir, scope.archive_dir, place, max_age), check_age(scope.backup_dir, max_age)]
 
 
 def _freshness(scope: ReportScope, archive: WalArchive) -> Finding:

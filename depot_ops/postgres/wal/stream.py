@@ -9,13 +9,14 @@ import time
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive
 from depot_ops.postgres.wal.content import check_segment, check_start
-from depot_ops.postgres.wal.names import format_lsn, parse_lsn, parse_wal_name
+from depot_ops.postgres.wal.names import WalName, format_lsn, parse_lsn, parse_wal_name
 from depot_ops.postgres.wal.timelines import TimelinePath
 
 STREAM = "wal_stream"
@@ -54,11 +55,11 @@ class Streamed:
 
 
 def stage_streamed(
-    stream: Path, staged: Path, path: TimelinePath, first: int, size: int, system_identifier: int
+    stream: Path, staged: Path, path: TimelinePath, first: int, size: int, archive: WalArchive
 ) -> Streamed | None:
     """Put the segments from number `first` on into `staged`, the last as far as it was received.
 
-    None when the stream has nothing behind the archive. Raises BadWalFile, OSError.
+    None when there is nothing behind what the archive had. Raises BadWalFile, ArchiveError, OSError.
     """
     names: list[str] = []
     last: tuple[int, bytes, int] | None = None
@@ -66,19 +67,41 @@ def stage_streamed(
     for number in count(first):
         name = parse_wal_name(path.segment_names(number, number, size)[0])
         assert name is not None
-        whole, partial = stream / name.name, stream / (name.name + PARTIAL_SUFFIX)
-        is_whole = whole.exists()
-        if not is_whole and not (partial.exists() and _used_bytes(partial.read_bytes())):
+        content, is_whole = _received(stream, name, archive)
+        if not _used_bytes(content):
             break
-        content = (whole if is_whole else partial).read_bytes()
         check = check_segment if is_whole else check_start
-        header = check(name, content, system_identifier)
+        header = check(name, content, archive.system_identifier)
         (staged / name.name).write_bytes(content)
         names.append(name.name)
         last = number * size, content, header.page_size_bytes
         if not is_whole:
             break
     return None if last is None else Streamed(tuple(names), *last)
+
+
+def _received(stream: Path, name: WalName, archive: WalArchive) -> tuple[bytes, bool]:
+    """What there is of a segment, and whether it is whole.
+
+    While we look, a receiver finishes it, which renames it, and hands it over: it is looked for in that order.
+    """
+    try:
+        return _read_growing(stream / (name.name + PARTIAL_SUFFIX)), False
+    except FileNotFoundError:
+        pass
+    try:
+        return (stream / name.name).read_bytes(), True
+    except FileNotFoundError:
+        return (archive.fetch(name), True) if archive.record(name) else (b"", False)
+
+
+def _read_growing(path: Path) -> bytes:
+    """A file that is being written from its start on. One look may see a page and miss the one before it."""
+    with path.open("rb") as file:
+        seen_bytes = _used_bytes(file.read())
+        file.seek(0)
+        content = file.read()
+    return content[:seen_bytes].ljust(len(content), b"\0")
 
 
 def stops_short(streamed: Streamed, ended: int) -> bool:
@@ -106,6 +129,12 @@ def _end_of_record(position: int, length: int, page: int) -> int:
 
 def _used_bytes(content: bytes) -> int:
     return len(content.rstrip(b"\0"))
+
+
+def flushed_lsn(connection: psycopg.Connection[Any], slot: str = SLOT) -> int | None:
+    """Up to where a receiver has the log on its disk, by what it told the primary; None when there is no slot."""
+    row = connection.execute(_SENDER, (slot,)).fetchone()
+    return None if row is None else parse_lsn(row[2])
 
 
 def check_stream(

@@ -105,6 +105,8 @@ class Depot:
             "stores": (self.store,),
             "blob_shards": 1,
             "rpo_objective_seconds": 0.0,
+            "stream": None,
+            "copy": None,
             "binaries": self.cluster.binaries,
             "account": self.cluster.account,
             "say": self.said.append,

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from depot_ops.cli import app
-from depot_ops.drills.objectives import Objective, check_objective
+from depot_ops.drills.objectives import OF_WHAT_LIES_HERE, check_objective
 from depot_ops.drills.record import (
     DrillKind,
     DrillRecord,
@@ -38,7 +38,7 @@ def judged(backup_dir) -> dict[str, str]:
     settings = ObjectiveSettings(
         backup_dir=backup_dir, rto_objective_seconds=60, rpo_objective_seconds=30, drill_max_age_seconds=7 * 86400
     )
-    return {str(objective): str(check_objective(objective, settings).status) for objective in Objective}
+    return {str(objective): str(check_objective(objective, settings).status) for objective in OF_WHAT_LIES_HERE}
 
 
 def run(*arguments: object) -> Result:
@@ -48,12 +48,12 @@ def run(*arguments: object) -> Result:
 def test_objectives_that_are_kept(tmp_path):
     left(tmp_path, DrillResult.PASSED, rto_seconds=59.0, rpo_seconds=30)
     left(tmp_path, DrillResult.PASSED, kind=DrillKind.LOGICAL)
-    assert judged(tmp_path) == dict.fromkeys(map(str, Objective), "healthy")
+    assert judged(tmp_path) == dict.fromkeys(map(str, OF_WHAT_LIES_HERE), "healthy")
 
 
 def test_objectives_that_are_missed(tmp_path):
     left(tmp_path, DrillResult.PASSED, days_ago=7.1, rto_seconds=61.0, rpo_seconds=30.5)
-    assert judged(tmp_path) == dict.fromkeys(map(str, Objective), "unhealthy")
+    assert judged(tmp_path) == dict.fromkeys(map(str, OF_WHAT_LIES_HERE), "unhealthy")
 
 
 def test_a_drill_that_fails_does_not_make_the_last_good_one_younger(tmp_path):

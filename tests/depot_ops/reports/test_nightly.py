@@ -9,10 +9,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from depot_ops.cli import app
+from depot_ops.copies.copying import copy_backups
 from depot_ops.evidence import Status
+from depot_ops.places import open_place
 from depot_ops.postgres.dump_record import find_backups, load_record, record_path
 from depot_ops.postgres.standby import check_freshness_by_standby, check_standby
-from depot_ops.reports.nightly import OpsReport
+from depot_ops.reports.nightly import OpsReport, ReportScope, make_report
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "report-schema.json"
 
@@ -34,6 +36,10 @@ def run(arguments: dict[str, str]) -> tuple[Result, dict[str, str]]:
     return result, {line["check"]: line["status"] for line in lines}
 
 
+def statuses_of(scope: ReportScope) -> dict[str, str]:
+    return {finding.check: str(finding.status) for finding in make_report(scope).findings}
+
+
 def test_a_good_night_is_healthy_and_its_report_is_as_published(pair, arguments, tmp_path):
     pair.stream()
     output = tmp_path / "report.json"
@@ -49,6 +55,36 @@ def test_a_good_night_is_healthy_and_its_report_is_as_published(pair, arguments,
     assert [finding["check"] for finding in report["findings"]] == list(statuses)
     assert list(tmp_path.glob(".report*")) == []
     assert pair.primary.password not in result.stdout + output.read_text()
+
+
+def test_the_options_are_those_of_the_runbook():
+    shown = CliRunner().invoke(app, ["report", "--help"], env={"COLUMNS": "200"}).stdout
+    for option in ("--backup-dir", "--archive-dir", "--replica-url", "--health-url", "--output"):
+        assert option in shown
+
+
+def test_a_stream_is_looked_at_where_it_is_set_up(pair, tmp_path):
+    scope = ReportScope(archive_dir=pair.archive_root, stream_dir=tmp_path / "stream", arrival_seconds=0)
+    assert statuses_of(scope)["wal_stream"] == "unknown"  # no primary to ask
+    primary_url = pair.primary.url()
+    assert statuses_of(scope.model_copy(update={"primary_url": primary_url}))["wal_stream"] == "unhealthy"  # no slot
+    pair.finish_segment()
+    pair.collect()  # for the other tests
+    pair.stream()
+
+
+def test_a_second_place_is_looked_at_where_it_is_set_up(pair, backup_dir, tmp_path, monkeypatch):
+    place = tmp_path / "second"
+    place.mkdir()
+    monkeypatch.setenv("BACKUP_COPY_URL", place.as_uri())
+    arguments = {"--backup-dir": str(backup_dir)}
+    _, statuses = run(arguments)
+    assert statuses["copy_age"] == "unhealthy"  # nothing was ever copied
+    copy_backups(backup_dir, pair.archive_root, open_place(place.as_uri()))
+    _, statuses = run(arguments)
+    assert (statuses["copy_complete"], statuses["copy_age"]) == ("healthy", "healthy")
+    monkeypatch.setenv("BACKUP_COPY_URL", "gopher://nowhere")
+    assert run(arguments)[1]["copy_complete"] == "unknown"
 
 
 def test_the_published_schema_is_the_reports():

@@ -68,4 +68,4 @@ def dump(cluster, source, backups) -> Path:
 
 @pytest.fixture
 def uncompressed_dump(cluster, source, backups) -> Path:
-    return backups / take_logical_backup(source.url, backups, cluster.binaries, DumpOptions(compression="none")).file
+    return backups / take_logical_backup(source.url, backups, cluster.binaries, DumpOptions(compression="0")).file

@@ -1,6 +1,12 @@
 """A dump becomes a database again under its final name, whole, or not at all."""
 
+import os
+import random
 import secrets
+import signal
+import subprocess
+import sys
+import time
 
 import psycopg
 import pytest
@@ -9,6 +15,16 @@ from psycopg.conninfo import make_conninfo
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.dump import take_logical_backup
 from depot_ops.postgres.dump_restore import DumpRestoreError, restore_dump
+
+KILLS = int(os.environ.get("RESTORE_KILLS", "2"))  # `make torture` takes more
+RESTORE = """
+import sys
+from pathlib import Path
+from depot_ops.postgres.binaries import find_binaries
+from depot_ops.postgres.dump_restore import restore_dump
+print("ready", flush=True)
+restore_dump(Path(sys.argv[1]), sys.argv[2], sys.argv[3], find_binaries())
+"""
 
 
 @pytest.fixture
@@ -22,6 +38,12 @@ def new_name(cluster):
 def databases(cluster) -> set[str]:
     with psycopg.connect(cluster.url()) as server:
         return {row[0] for row in server.execute("SELECT datname FROM pg_database").fetchall()}
+
+
+def renaming(cluster) -> bool:
+    active = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'ALTER DATABASE%'"
+    with psycopg.connect(cluster.url()) as server:
+        return bool(server.execute(active).fetchall())
 
 
 def take(url, backups):
@@ -61,6 +83,25 @@ def test_a_restore_that_fails_leaves_no_database(cluster, source, backups, new_n
     with pytest.raises(DumpRestoreError, match=role):
         restore_dump(dump, cluster.url(), new_name, find_binaries())
     assert not {name for name in databases(cluster) if name.startswith(new_name)}
+
+
+def test_kill_9_leaves_no_database_under_that_name_and_the_next_run_works(cluster, source, backups, new_name):
+    dump = take(source.url, backups)
+    for seed in range(KILLS):
+        command = [sys.executable, "-c", RESTORE, str(dump), cluster.url(), new_name]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout and process.stdout.readline()
+            time.sleep(random.Random(seed).uniform(0.05, 0.6))
+            os.kill(process.pid, signal.SIGKILL)
+        while renaming(cluster):  # a server ends what it has begun
+            time.sleep(0.01)
+        if new_name not in databases(cluster):
+            restore_dump(dump, cluster.url(), new_name, find_binaries())
+        assert {name for name in databases(cluster) if name.startswith(new_name)} == {new_name}
+        with psycopg.connect(cluster.url(new_name)) as restored:
+            assert restored.execute("SELECT count(*) FROM assets").fetchall() == [(5000,)]
+        with psycopg.connect(cluster.url(), autocommit=True) as server:
+            server.execute(f"DROP DATABASE {new_name} WITH (FORCE)")
 
 
 def make_project(owner, user, name):

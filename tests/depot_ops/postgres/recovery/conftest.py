@@ -12,7 +12,7 @@ import pytest
 
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.accounts import runnable_binaries, server_account
-from depot_ops.postgres.base_backup import take_base_backup
+from depot_ops.postgres.base_backup import INCREMENTAL_SINCE, take_base_backup
 from depot_ops.postgres.base_record import BaseBackup, BaseBackupKind
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.cluster import Cluster, archiving
@@ -83,6 +83,14 @@ def pristine(reachable_dir) -> Iterator[Path]:
     cluster.stop()
     yield cluster.home
     shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def incremental() -> BaseBackupKind:
+    """What a test asks for that is about chains."""
+    if find_binaries().major < INCREMENTAL_SINCE:
+        pytest.skip("PostgreSQL before 17 has no incremental backups")
+    return BaseBackupKind.INCREMENTAL
 
 
 @pytest.fixture

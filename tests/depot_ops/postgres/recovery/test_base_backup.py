@@ -51,11 +51,11 @@ def test_a_full_backup_and_what_is_known_of_it(primary):
     assert primary.execute("SELECT count(*) FROM pg_replication_slots") == [(0,)]
 
 
-def test_a_chain(primary):
+def test_a_chain(primary, incremental):
     full = primary.back_up()
     primary.insert(3)
-    first = primary.back_up(BaseBackupKind.INCREMENTAL)
-    second = primary.back_up(BaseBackupKind.INCREMENTAL)
+    first = primary.back_up(incremental)
+    second = primary.back_up(incremental)
     assert chain_of(second) == [full, first, second]
     assert first.record.stored_size_bytes < full.record.stored_size_bytes / 2
     for element in (full, first, second):
@@ -64,21 +64,21 @@ def test_a_chain(primary):
     with pytest.raises(BaseRecordUnusable, match=full.record.label):
         chain_of(second)
     with pytest.raises(BaseBackupError, match="full"):
-        primary.back_up(BaseBackupKind.INCREMENTAL)
+        primary.back_up(incremental)
 
 
-def test_an_incremental_one_needs_something_to_build_on(primary):
+def test_an_incremental_one_needs_something_to_build_on(primary, incremental):
     with pytest.raises(BaseBackupError, match="full one"):
-        primary.back_up(BaseBackupKind.INCREMENTAL)
+        primary.back_up(incremental)
     assert not [name for name in names(primary) if name != ".lock"]
 
 
-def test_without_summaries_it_says_what_to_set(primary):
+def test_without_summaries_it_says_what_to_set(primary, incremental):
     primary.execute("ALTER SYSTEM SET summarize_wal = off")
     primary.execute("SELECT pg_reload_conf()")
     primary.back_up()
     with pytest.raises(BaseBackupError, match="summarize_wal = on"):
-        primary.back_up(BaseBackupKind.INCREMENTAL)
+        primary.back_up(incremental)
 
 
 def test_random_damage_is_found(primary):
@@ -112,7 +112,7 @@ def test_a_flipped_bit_in_the_record_is_found_or_harmless(primary):
             assert str(path) in str(error)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("RESTORE_KILLS", "2"))))
 def test_kill_9_leaves_no_backup_and_the_next_run_cleans_up(primary, seed):
     arguments = [primary.url, str(primary.backup_dir), str(primary.cluster.binaries.bindir)]
     process = subprocess.Popen([sys.executable, "-c", TAKE, *arguments], stdout=subprocess.PIPE)

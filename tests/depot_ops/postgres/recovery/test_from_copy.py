@@ -29,7 +29,7 @@ FIRST_SEED, SEEDS = int(os.environ.get("SEED", "0")), int(os.environ.get("COPY_S
 class Copied:
     """A primary whose backups were copied, and a directory to restore into."""
 
-    def __init__(self, primary, home: Path) -> None:
+    def __init__(self, primary, home: Path, incremental: BaseBackupKind) -> None:
         self.primary = primary
         self.home = home
         self.place_dir = home / "second"
@@ -39,7 +39,7 @@ class Copied:
         self.full = primary.back_up()
         self.moment = primary.insert(2)
         primary.insert(1)
-        self.incremental = primary.back_up(BaseBackupKind.INCREMENTAL)
+        self.incremental = primary.back_up(incremental)
         primary.insert(2)
         primary.archive_all()
         self.dump = take_logical_backup(primary.url, primary.backup_dir, primary.cluster.binaries)
@@ -71,8 +71,8 @@ def lost(path: Path):
 
 
 @pytest.fixture(scope="module")
-def copied(shared_primary) -> Copied:
-    return Copied(*shared_primary)
+def copied(shared_primary, incremental) -> Copied:
+    return Copied(*shared_primary, incremental)
 
 
 @pytest.fixture

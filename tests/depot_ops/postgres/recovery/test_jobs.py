@@ -39,14 +39,14 @@ def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     return {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
 
 
-def test_full_then_incremental(configured):
+def test_full_then_incremental(configured, incremental):
     result = run("full_backup", "base_backup")
     assert result.success
     assert checks(result) == {"chain_intact": True, "base_backup_verified": True, "base_backup_age": True}
-    incremental = run("incremental_backup")
-    assert incremental.success
-    metadata = incremental.asset_materializations_for_node("base_backup")[0].metadata
-    assert metadata["kind"].value == "incremental"
+    second = run("incremental_backup")
+    assert second.success
+    metadata = second.asset_materializations_for_node("base_backup")[0].metadata
+    assert metadata["kind"].value == incremental
 
 
 def test_a_damaged_chain_is_red_and_names_it(configured):

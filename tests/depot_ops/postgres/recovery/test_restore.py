@@ -14,6 +14,7 @@ import pytest
 
 from depot_ops.drills.record import DrillKind, DrillResult, begin, publish
 from depot_ops.local.ports import any_free
+from depot_ops.postgres.base_backup import INCREMENTAL_SINCE
 from depot_ops.postgres.base_record import BaseBackupKind
 from depot_ops.postgres.prune import Retention, prune
 from depot_ops.postgres.recovery import RestoreReport, TargetNotReached, restore
@@ -24,7 +25,8 @@ from depot_ops.postgres.wal.names import parse_lsn
 
 LATEST = Target()
 # `make torture` takes hundreds.
-FIRST_SEED, SEEDS = int(os.environ.get("SEED", "0")), int(os.environ.get("RESTORE_SEEDS", "5"))
+FIRST_SEED, SEEDS = int(os.environ.get("SEED", "0")), int(os.environ.get("RESTORE_SEEDS", "4"))
+KILLS = int(os.environ.get("RESTORE_KILLS", "2"))
 RESTORE = """
 import sys
 from pathlib import Path
@@ -79,11 +81,11 @@ def left_behind(work_dir) -> list[str]:
     return [path.name for path in (work_dir / "restored").iterdir()]
 
 
-def test_the_latest_from_a_chain(primary, recover, restored_rows):
+def test_the_latest_from_a_chain(primary, recover, restored_rows, incremental):
     primary.insert(2)
     primary.back_up()
     primary.insert(2)
-    primary.back_up(BaseBackupKind.INCREMENTAL)
+    primary.back_up(incremental)
     primary.insert(2)
     primary.archive_all()
     report = recover(verify=True)
@@ -197,7 +199,8 @@ def damage(path, good, chance) -> None:
 def test_random_damage_is_refused_by_name_or_harmless(primary, recover, restored_rows, work_dir):
     primary.back_up()
     primary.insert(1)
-    primary.back_up(BaseBackupKind.INCREMENTAL)
+    has_chains = primary.cluster.binaries.major >= INCREMENTAL_SINCE
+    primary.back_up(BaseBackupKind.INCREMENTAL if has_chains else BaseBackupKind.FULL)
     for _ in range(2):
         primary.insert(1)
         primary.archive_all()
@@ -292,7 +295,7 @@ def test_too_small_a_disk_is_refused(primary, recover, work_dir):
         subprocess.run(["umount", work_dir / "restored"], check=True)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + KILLS))
 def test_kill_9_leaves_no_cluster_and_the_next_run_works(primary, recover, restored_rows, work_dir, seed):
     primary.back_up()
     primary.insert(2)

@@ -1,6 +1,7 @@
 """A primary that is lost costs no commit that was streamed; and damage to the stream is never restored from."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -137,6 +138,29 @@ def test_a_receiver_that_hangs_or_is_killed_is_seen_and_goes_on(primary, stream)
     stopped = look(primary, archive, stream, seconds=0.2)
     assert stopped.status is Status.UNHEALTHY
     assert stopped.figures["lag_bytes"] > 0
+
+
+@pytest.mark.skipif("TORTURE_SECONDS" not in os.environ, reason="many kills: make torture asks")
+def test_kill_9_of_the_receiver_at_random_moments_loses_nothing(primary, work_dir, stream):
+    primary.back_up()
+    with receiver(primary, stream):
+        wait_until(lambda: streams(primary))
+        primary.archive_all()  # what was written before there was a slot
+    chance = random.Random(int(os.environ.get("SEED", "0")))
+    for _ in range(10):
+        with receiver(primary, stream) as process:
+            deadline = time.monotonic() + chance.uniform(0.5, 4)
+            while time.monotonic() < deadline:
+                primary.insert()
+                primary.execute("SELECT pg_switch_wal()")
+            os.kill(process.pid, signal.SIGKILL)
+    with receiver(primary, stream):
+        wait_until(lambda: look(primary, primary.archive, stream).status is Status.HEALTHY)
+        expected = primary.rows()
+        wait_until(lambda: look(primary, primary.archive, stream).status is Status.HEALTHY)
+        lose(primary)
+    recover(primary, work_dir, stream)
+    assert primary.rows() == expected
 
 
 @pytest.mark.skipif("TORTURE_SECONDS" not in os.environ, reason="a minute of log: make torture asks")

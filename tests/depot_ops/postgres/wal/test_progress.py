@@ -17,8 +17,11 @@ def archive(archive_root, system_identifier) -> WalArchive:
 
 
 @pytest.fixture
-def archiving_by(primary):
-    """Archive by another command for the length of a test; afterwards by basic_archive again."""
+def archiving_by(primary, segments):
+    """Archive by another command for the length of a test; afterwards by basic_archive again.
+
+    The segments of other tests are made before: an archiver that fails does not try again for a minute.
+    """
 
     def configure(**settings: str) -> None:
         for name, value in settings.items():
