@@ -14,28 +14,44 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from depot_ops.blobs.collect import CollectError, CollectPolicy, local_copies
+from depot_ops.blobs.collect import CollectError, CollectPolicy, all_copies
 from depot_ops.blobs.collect import collect as run_collect
-from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable
+from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable, require_store
 from depot_ops.blobs.mirror import Mirrored, MirrorError, MirrorOptions, check_complete, check_lag, open_mirror
+from depot_ops.blobs.push import (
+    Push,
+    Pushed,
+    PushError,
+    PushOptions,
+    check_push_complete,
+    check_push_lag,
+    verify_bucket,
+)
 from depot_ops.blobs.records import CatalogueUnreachable, open_records
+from depot_ops.blobs.remote import bucket_alone, bucket_copy, copies_with, push_target
 from depot_ops.blobs.restore import (
     BlobRestoreError,
     RestoredBlobs,
     affected_by,
-    all_of_copy,
-    directory_source,
     of_catalogue,
     restore_blobs,
-    restore_documents,
 )
 from depot_ops.blobs.scrub import Scrubbed, ScrubOptions, check_scrubbed, open_scrubber, shard_of
 from depot_ops.console import failed, reported
 from depot_ops.evidence import Finding, Status
-from depot_ops.settings import BlobSettings, CatalogueSettings, CollectionSettings, SettingsError, load
+from depot_ops.places import PlaceError
+from depot_ops.settings import (
+    BlobSettings,
+    CatalogueSettings,
+    CollectionSettings,
+    MirrorSettings,
+    PushSettings,
+    SettingsError,
+    load,
+)
 
 log = structlog.get_logger("depot_ops")
-app = typer.Typer(help="Mirror, scrub, collect and restore the blob store.", no_args_is_help=True)
+app = typer.Typer(help="Mirror, push, scrub, collect and restore the blob store.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
@@ -68,29 +84,32 @@ def mirror(
     raise typer.Exit(0 if result.is_complete and not stop.is_set() else 1)
 
 
-def _follow(follow_once: Callable[[], Mirrored], stop: threading.Event, interval_seconds: float, as_json: bool) -> None:
+def _follow(
+    follow_once: Callable[[], Mirrored | Pushed], stop: threading.Event, interval_seconds: float, as_json: bool
+) -> None:
     trouble = ""
     while not stop.is_set():
         try:
             result = follow_once()
-        except MirrorError as error:  # a full or unplugged disk: told once, tried again
+        except (MirrorError, PushError) as error:  # a full or unplugged disk, a bucket away: told once, tried again
             if str(error) != trouble:
-                log.warning("mirroring failed", error=str(error))
+                log.warning("copying failed", error=str(error))
             trouble = str(error)
         else:
             trouble = ""
-            if result.objects_copied or result.refs_copied or not result.is_complete:
-                _log_mirrored(result, as_json)
+            if result.has_copied or not result.is_complete:
+                _log_copied(result, as_json)
         stop.wait(interval_seconds)
 
 
-def _log_mirrored(result: Mirrored, as_json: bool) -> None:
+def _log_copied(result: Mirrored | Pushed, as_json: bool) -> None:
     if as_json:
-        _tell_mirrored(result, as_json)
+        typer.echo(result.model_dump_json())
         return
-    log.info("mirrored", **result.model_dump(mode="json", exclude={"damaged"}), complete=result.is_complete)
+    event = "mirrored" if isinstance(result, Mirrored) else "pushed"
+    log.info(event, **result.model_dump(mode="json", exclude={"damaged"}), complete=result.is_complete)
     for damage in result.damaged:
-        log.error("mirror met damage", **damage.model_dump(mode="json"))
+        log.error("the store is damaged", **damage.model_dump(mode="json"))
 
 
 def _tell_mirrored(result: Mirrored, as_json: bool) -> None:
@@ -108,8 +127,75 @@ def _tell_mirrored(result: Mirrored, as_json: bool) -> None:
 
 
 @app.command()
+def push(
+    follow: Annotated[bool, typer.Option("--follow", help="Go on: new objects follow within seconds.")] = False,
+    interval_seconds: Annotated[float, typer.Option(min=0.05, help="Between two looks, with --follow.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Send the bucket at BLOB_COPY_URL what it lacks: 0 it has all, 1 it has not. Killed, it goes on.
+
+    Every object is read through before it is sent; nothing is deleted. Example: depot-ops blobs push --follow
+    """
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    try:
+        settings = load(PushSettings)
+        options = PushOptions(settings.blob_workers, settings.push_bytes_per_second)
+        opened = Push(require_store(settings.asset_storage_path), push_target(), options, stop)
+        if follow:
+            _follow(opened.follow_once, stop, interval_seconds, as_json)
+            return
+        with _progress("pushed") as told:
+            result = opened.reconcile(told)
+    except (SettingsError, CopyUnreachable, PlaceError, PushError) as error:
+        raise failed(error, Status.UNHEALTHY) from None
+    _tell_pushed(result, as_json)
+    raise typer.Exit(0 if result.is_complete and not stop.is_set() else 1)
+
+
+def _tell_pushed(result: Pushed, as_json: bool) -> None:
+    if as_json:
+        typer.echo(result.model_dump_json())
+        return
+    typer.echo(
+        f"{result.target}: {result.objects_sent:,} of {result.objects_seen:,} objects ({result.sent_bytes:,} bytes)"
+        f" and {result.refs_sent:,} documents sent in {result.duration_seconds} s"
+    )
+    for damage in result.damaged:
+        typer.secho(f"not sent: {damage.sha256} in the store is damaged: {damage.seen}", fg="red", err=True)
+
+
+@app.command("verify-bucket")
+def verify(
+    shard: Annotated[str, typer.Option(metavar="N/T", help="Part N of T, of all objects.")] = "1/1",
+    as_json: Json = False,
+) -> None:
+    """Read the bucket's objects through and send damaged ones again: 0 all are right or repaired, 1 some are not.
+
+    Object storage bills for what is read. Example: depot-ops blobs verify-bucket --shard 3/30
+    """
+    try:
+        settings = load(PushSettings)
+        source, bucket = require_store(settings.asset_storage_path), push_target()
+        with _progress("verified") as told:
+            result = verify_bucket(source, bucket, _shard(shard), settings.blob_workers, told)
+    except (SettingsError, CopyUnreachable, PlaceError, PushError) as error:
+        raise failed(error, Status.UNKNOWN) from None
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+    else:
+        typer.echo(
+            f"{result.target}: {result.objects_read:,} objects ({result.read_bytes:,} bytes) read in"
+            f" {result.duration_seconds} s, {len(result.damaged):,} damaged, {result.unrepaired_objects:,} not repaired"
+        )
+        for damage in result.damaged:
+            typer.secho(f"damaged {damage.sha256} in the bucket: {damage.seen}", fg="red", err=True)
+    raise typer.Exit(1 if result.unrepaired_objects else 0)
+
+
+@app.command()
 def check(as_json: Json = False) -> None:
-    """Is the mirror complete, does it keep up, was all read through in time? 0 healthy, 1 unhealthy, 3 unknown."""
+    """Are the copies complete, do they keep up, was all read through in time? 0 healthy, 1 unhealthy, 3 unknown."""
     try:
         settings, catalogue = load(BlobSettings), load(CatalogueSettings)
     except SettingsError as error:
@@ -128,6 +214,18 @@ def copy_findings(settings: BlobSettings, database_url: str) -> list[Finding]:
         check_lag(store, replica, lag),
         check_complete(replica, database_url, lag),
         check_scrubbed(store, replica, period),
+        *bucket_findings(settings, database_url),
+    ]
+
+
+def bucket_findings(settings: PushSettings, database_url: str) -> list[Finding]:
+    """None where there is no bucket."""
+    if bucket_copy() is None:
+        return []
+    lag = settings.mirror_max_lag_seconds
+    return [
+        check_push_lag(settings.asset_storage_path, push_target, lag),
+        check_push_complete(push_target, database_url, lag),
     ]
 
 
@@ -154,7 +252,7 @@ def scrub(
         paths = (settings.asset_storage_path, settings.asset_storage_replica_path)
         with (
             open_records(url) as records,
-            open_scrubber(*paths, records, options) as scrubber,
+            open_scrubber(*paths, records, options, bucket_copy()) as scrubber,
             _progress("scrubbed") as told,
         ):
             result = scrubber.scrub(scrubber.due() if prefixes is None else prefixes, told)
@@ -197,7 +295,7 @@ def collect(
         settings, collection = load(BlobSettings), load(CollectionSettings)
         policy = CollectPolicy(collection.backup_dir, timedelta(hours=collection.collect_grace_hours), delete)
         url = collection.database_owner_url.get_secret_value()
-        copies = local_copies(settings.asset_storage_path, settings.asset_storage_replica_path)
+        copies = all_copies(settings.asset_storage_path, settings.asset_storage_replica_path, bucket_copy())
         result = run_collect(url, settings.asset_storage_path, [copies], policy)
     except (SettingsError, CollectError) as error:
         raise failed(error, Status.UNHEALTHY) from None
@@ -218,32 +316,34 @@ def restore(
     project: Annotated[str | None, typer.Option(help="Only this project's content, by name or id.")] = None,
     branch: Annotated[str | None, typer.Option(help="Only the history of this branch of the project.")] = None,
     no_catalogue: Annotated[
-        bool, typer.Option("--no-catalogue", help="All that lies in the mirror: the catalogue is lost too.")
+        bool, typer.Option("--no-catalogue", help="All that lies in the copy: the catalogue is lost too.")
+    ] = False,
+    from_bucket: Annotated[
+        bool, typer.Option("--from-bucket", help="From BLOB_COPY_URL alone: the mirror is lost too.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fill the store from its mirror and read it through: 0 all that is referred to is there, 1 not, and then what.
+    """Fill the store from its mirror and its bucket and prove it: 0 all that is referred to is there, 1 not, and what.
 
-    Killed, it goes on; the mirror is only read. Example: depot-ops blobs restore --project Hero --branch main
+    Killed, it goes on; the copies are only read. Example: depot-ops blobs restore --project Hero --branch main
     """
     if (branch and not project) or (no_catalogue and project):
         raise typer.BadParameter("--branch needs --project, and both need the catalogue")
     try:
-        settings = load(BlobSettings)
-        store, mirror = settings.asset_storage_path, settings.asset_storage_replica_path
-        source = directory_source(mirror)
+        copies = bucket_alone() if from_bucket else copies_with(load(MirrorSettings).asset_storage_replica_path)
+        settings = load(PushSettings)
+        store, workers = settings.asset_storage_path, settings.blob_workers
         if no_catalogue:
-            result = restore_blobs(all_of_copy(mirror), [source], store, settings.blob_workers)
-            restore_documents(mirror, store, result)
+            result = restore_blobs(copies.everything(), copies.sources(), store, workers)
         else:
             url = load(CatalogueSettings).depot_dump_url.get_secret_value()
             with psycopg.connect(url, autocommit=True, options="-c statement_timeout=0") as catalogue:
                 wanted = of_catalogue(catalogue, project, branch)
-                result = restore_blobs(wanted, [source], store, settings.blob_workers)
+                result = restore_blobs(wanted, copies.sources(), store, workers)
                 result.affected = affected_by(catalogue, result.lost)
-            if project is None:
-                restore_documents(mirror, store, result)
-    except (SettingsError, CopyUnreachable, BlobRestoreError, psycopg.Error, OSError) as error:
+        if project is None:
+            copies.restore_documents(store, workers, result)
+    except (SettingsError, CopyUnreachable, BlobRestoreError, PlaceError, psycopg.Error, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     raise _restored(result, as_json)
 

@@ -7,7 +7,7 @@ from depot_ops.alerts.sensor import alerts
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import base_backup
-from depot_ops.assets.blobs import BLOB_ASSETS
+from depot_ops.assets.blobs import BLOB_ASSETS, blob_object_storage
 from depot_ops.assets.drill import copy_restore_drill, logical_restore_drill, restore_drill
 from depot_ops.assets.merge import branch_merge
 from depot_ops.assets.replica import replica_assets
@@ -18,7 +18,7 @@ from depot_ops.assets.wal import wal_archive
 from depot_ops.checks.backup import backup_checks
 from depot_ops.checks.backup_copy import backup_copy_checks
 from depot_ops.checks.base_backup import base_backup_checks
-from depot_ops.checks.blobs import BLOB_CHECKS
+from depot_ops.checks.blobs import BLOB_CHECKS, BUCKET_CHECKS
 from depot_ops.checks.drill import copy_drill_checks, drill_checks
 from depot_ops.checks.replica import replica_checks
 from depot_ops.checks.service import service_health
@@ -29,11 +29,19 @@ from depot_ops.merge_runs import merge_execution, merge_jobs
 from depot_ops.replicas.site import watched_names
 from depot_ops.resources import RESOURCES
 from depot_ops.sensors import replica_sensors
-from depot_ops.settings import MirrorSettings, ReplicaSettings, SecondPlaceSettings, TierChoiceSettings, load
+from depot_ops.settings import (
+    BlobCopySettings,
+    MirrorSettings,
+    ReplicaSettings,
+    SecondPlaceSettings,
+    TierChoiceSettings,
+    load,
+)
 
 _PROVIDER = load(ReplicaSettings).failover_provider
 _SERVERS = watched_names()
 _MIRRORED = load(MirrorSettings).asset_storage_replica_path is not None
+_PUSHED = load(BlobCopySettings).blob_copy_url is not None
 _TIERED = load(TierChoiceSettings).is_explicit
 _COPIED = bool(load(SecondPlaceSettings).backup_copy_url)
 
@@ -51,6 +59,7 @@ defs = dg.Definitions(
         *([backup_copy, copy_restore_drill] if _COPIED else []),
         *replica_assets(_SERVERS),
         *(BLOB_ASSETS if _MIRRORED else []),
+        *([blob_object_storage] if _PUSHED else []),
         *([blob_tiering] if _TIERED else []),
     ],
     asset_checks=[
@@ -62,12 +71,14 @@ defs = dg.Definitions(
         *replica_checks(_SERVERS),
         service_health,
         *(BLOB_CHECKS if _MIRRORED else []),
+        *(BUCKET_CHECKS if _PUSHED else []),
         *(tiering_checks if _TIERED else []),
     ],
     jobs=[
         *jobs.ALL,
         *(jobs.WITH_COPY if _COPIED else ()),
         *(jobs.WITH_MIRROR if _MIRRORED else ()),
+        *(jobs.WITH_BUCKET if _PUSHED else ()),
         *(jobs.WITH_TIERING if _TIERED else ()),
         merge_execution,
         *failover_jobs(_PROVIDER),
@@ -76,6 +87,7 @@ defs = dg.Definitions(
         *schedules.ALL,
         *(schedules.WITH_COPY if _COPIED else ()),
         *(schedules.WITH_MIRROR if _MIRRORED else ()),
+        *(schedules.WITH_BUCKET if _PUSHED else ()),
         *(schedules.WITH_TIERING if _TIERED else ()),
     ],
     sensors=[alerts, merge_jobs, *replica_sensors(_SERVERS), *failover_sensors(_PROVIDER, _SERVERS)],

@@ -1,4 +1,4 @@
-"""The depot from nothing but its copies: the cluster from backups and log, the content from the mirror, all proved."""
+"""The depot from nothing but its copies: the cluster from backups and log, the content from a copy, all proved."""
 
 import fcntl
 import os
@@ -15,14 +15,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from pydantic import AwareDatetime, BaseModel, Field
 
-from depot_ops.blobs.restore import (
-    RestoredBlobs,
-    affected_by,
-    directory_source,
-    of_catalogue,
-    restore_blobs,
-    restore_documents,
-)
+from depot_ops.blobs.remote import Copies
+from depot_ops.blobs.restore import RestoredBlobs, affected_by, of_catalogue, restore_blobs
 from depot_ops.blobs.scrub import EVIDENCE
 from depot_ops.blobs.scrub_state import write_durably
 from depot_ops.drills.proofs import UNHURRIED, catalogue_answers, catalogue_consistent
@@ -38,12 +32,12 @@ RESTORED_SUFFIX = ".restored.json"
 
 
 @dataclass(frozen=True)
-class Copies:
+class Left:
     """What is left of the depot."""
 
     backup_dir: Path
     archive_root: Path
-    mirror: Path
+    content: Copies
 
 
 @dataclass(frozen=True)
@@ -74,22 +68,23 @@ class DisasterReport(BaseModel):
 
 
 def rebuild_depot(
-    copies: Copies, rebuild: Rebuild, binaries: Binaries, account: ServerAccount, say: Callable[[str], None]
+    left: Left, rebuild: Rebuild, binaries: Binaries, account: ServerAccount, say: Callable[[str], None]
 ) -> DisasterReport:
     """Restore cluster and content, and prove that every version can be had. Killed and run again, it goes on.
 
-    Raises RestoreError, BlobRestoreError, CopyUnreachable, psycopg.Error and OSError; what was restored stays.
+    Raises RestoreError, BlobRestoreError, CopyUnreachable, PlaceError, psycopg.Error and OSError; what was restored
+    stays.
     """
     started = time.monotonic()
-    source = directory_source(copies.mirror)  # before hours of work: is it there?
-    cluster = _restored_before(rebuild.data) or _restore_cluster(copies, rebuild, binaries, account, say)
+    sources = left.content.sources()  # before hours of work: are they there?
+    cluster = _restored_before(rebuild.data) or _restore_cluster(left, rebuild, binaries, account, say)
     say(f"the cluster is back as of {cluster.ended_lsn}; reading which content it names")
-    with _catalogue(copies, rebuild, cluster, binaries, account) as catalogue:
-        content = restore_blobs(of_catalogue(catalogue), [source], rebuild.store, rebuild.workers)
+    with _catalogue(left, rebuild, cluster, binaries, account) as catalogue:
+        content = restore_blobs(of_catalogue(catalogue), sources, rebuild.store, rebuild.workers)
         content.affected = affected_by(catalogue, content.lost)
         findings = [catalogue_answers(catalogue), catalogue_consistent(catalogue)]
     say("the content is back; copying the documents of refs/")
-    restore_documents(copies.mirror, rebuild.store, content)
+    left.content.restore_documents(rebuild.store, rebuild.workers, content)
     report = DisasterReport(cluster=cluster, content=content, findings=[*findings, content.finding()])
     report.duration_seconds = round(time.monotonic() - started, 3)
     (rebuild.store / EVIDENCE).mkdir(exist_ok=True)
@@ -114,13 +109,13 @@ def _restored_before(data: Path) -> RestoreReport | None:
 
 
 def _restore_cluster(
-    copies: Copies, rebuild: Rebuild, binaries: Binaries, account: ServerAccount, say: Callable[[str], None]
+    left: Left, rebuild: Rebuild, binaries: Binaries, account: ServerAccount, say: Callable[[str], None]
 ) -> RestoreReport:
     say(f"restoring the cluster into {rebuild.data}")
     restored = restore_in_place(
         rebuild.data,
-        copies.backup_dir,
-        copies.archive_root,
+        left.backup_dir,
+        left.archive_root,
         binaries,
         account,
         Target(),
@@ -134,10 +129,10 @@ def _restore_cluster(
 
 @contextmanager
 def _catalogue(
-    copies: Copies, rebuild: Rebuild, cluster: RestoreReport, binaries: Binaries, account: ServerAccount
+    left: Left, rebuild: Rebuild, cluster: RestoreReport, binaries: Binaries, account: ServerAccount
 ) -> Iterator[psycopg.Connection[Any]]:
     """The restored catalogue, on a server that only we can reach."""
-    base = load_base_backup(base_directory(copies.backup_dir, cluster.system_identifier) / cluster.backups[-1]).record
+    base = load_base_backup(base_directory(left.backup_dir, cluster.system_identifier) / cluster.backups[-1]).record
     with tempfile.TemporaryDirectory(prefix="depot-restore-") as name:
         work = Path(name)
         account.own(work)

@@ -7,19 +7,22 @@ import psycopg
 import typer
 
 from depot_ops.blobs.inventory import CopyUnreachable
+from depot_ops.blobs.remote import copies_with
 from depot_ops.blobs.restore import BlobRestoreError
 from depot_ops.console import failed, reported
-from depot_ops.disaster import Copies, DisasterReport, Rebuild, rebuild_depot
+from depot_ops.disaster import DisasterReport, Left, Rebuild, rebuild_depot
 from depot_ops.evidence import Status
+from depot_ops.places import PlaceError
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.base_record import BaseRecordUnusable
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.recovery_plan import RestoreError
+from depot_ops.settings import SettingsError
 
 app = typer.Typer()
 STOPS = (
     *(RestoreError, BlobRestoreError, CopyUnreachable, BaseRecordUnusable, AccountError, BinariesNotFound),
-    *(psycopg.Error, OSError),
+    *(PlaceError, SettingsError, psycopg.Error, OSError),
 )
 
 
@@ -28,15 +31,19 @@ def disaster_restore(
     data: Annotated[Path, typer.Option(help="The data directory of the new primary: not there yet, or empty.")],
     backup_dir: Annotated[Path, typer.Option(envvar="BACKUP_DIR", help="Where the base backups lie.")],
     archive: Annotated[Path, typer.Option(envvar="WAL_ARCHIVE_DIR", help="The archive of the log.")],
-    mirror: Annotated[Path, typer.Option(envvar="ASSET_STORAGE_REPLICA_PATH", help="The mirror of the blob store.")],
     store: Annotated[Path, typer.Option(envvar="ASSET_STORAGE_PATH", help="The root of the store to be filled.")],
+    mirror: Annotated[
+        Path | None,
+        typer.Option(envvar="ASSET_STORAGE_REPLICA_PATH", help="The mirror of the blob store, if left."),
+    ] = None,
     database: Annotated[str, typer.Option(help="The depot's database in that cluster.")] = "depot",
     system_identifier: Annotated[int | None, typer.Option(help="Where the archive has several clusters.")] = None,
     workers: Annotated[int, typer.Option(envvar="BLOB_WORKERS", min=1, max=64, help="Objects at once.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="The evidence as one JSON object.")] = False,
 ) -> None:
-    """Rebuild the depot from backups, log and mirror, and prove it: 0 every version can be had, 1 not, and then which.
+    """Rebuild the depot from backups, log and copies of the store, and prove it: 0 every version can be had, 1 not.
 
+    The bucket is the one that BLOB_COPY_URL names, if any.
     Killed or refused, it is run again and goes on. Example: depot-ops disaster-restore --data /srv/depot/postgres/data
     """
     try:
@@ -44,7 +51,7 @@ def disaster_restore(
         binaries = runnable_binaries(find_binaries(), account)
         rebuild = Rebuild(data.absolute(), store, database, system_identifier, workers)
         report = rebuild_depot(
-            Copies(backup_dir, archive, mirror),
+            Left(backup_dir, archive, copies_with(mirror)),
             rebuild,
             binaries,
             account,

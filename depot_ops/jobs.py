@@ -7,7 +7,7 @@ import dagster as dg
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import BaseBackupConfig, base_backup
-from depot_ops.assets.blobs import blob_collection, blob_mirror, blob_scrub
+from depot_ops.assets.blobs import blob_collection, blob_mirror, blob_object_storage, blob_scrub
 from depot_ops.assets.drill import copy_restore_drill, logical_restore_drill, restore_drill
 from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
@@ -234,6 +234,28 @@ mirror_check = dg.define_asset_job(
     ),
 )
 
+nightly_push = dg.define_asset_job(
+    "nightly_push",
+    selection=dg.AssetSelection.assets(blob_object_storage) | dg.AssetSelection.checks_for_assets(blob_object_storage),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/s3": ""},
+    description=(
+        "Compares the blob store with the bucket at BLOB_COPY_URL and sends what is missing there. Red when the bucket"
+        " is not complete afterwards. Safe to launch at any time: nothing is ever deleted, and what was sent stays."
+    ),
+)
+
+bucket_check = dg.define_asset_job(
+    "bucket_check",
+    selection=dg.AssetSelection.checks_for_assets(blob_object_storage),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: HALF_AN_HOUR, "dagster/kind/s3": ""},
+    description=(
+        "Asks whether the bucket at BLOB_COPY_URL keeps up with the store and has all that the catalogue names. Changes"
+        " nothing; lists the bucket, which object storage bills for."
+    ),
+)
+
 nightly_scrub = dg.define_asset_job(
     "nightly_scrub",
     selection=dg.AssetSelection.assets(blob_scrub) | dg.AssetSelection.checks_for_assets(blob_scrub),
@@ -270,6 +292,9 @@ nightly_tiering = dg.define_asset_job(
 
 # Where the settings name a policy, and the operations layer moves.
 WITH_TIERING = (nightly_tiering,)
+
+# Where the settings name a bucket.
+WITH_BUCKET = (nightly_push, bucket_check)
 
 # Where the settings name a mirror.
 WITH_MIRROR = (nightly_mirror, mirror_check, nightly_scrub, weekly_collection)

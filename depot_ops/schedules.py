@@ -4,6 +4,7 @@ import dagster as dg
 
 from depot_ops.jobs import (
     backup_copies,
+    bucket_check,
     copy_drills,
     dagster_maintenance,
     full_backup,
@@ -11,6 +12,7 @@ from depot_ops.jobs import (
     mirror_check,
     nightly_maintenance,
     nightly_mirror,
+    nightly_push,
     nightly_report,
     nightly_scrub,
     nightly_tiering,
@@ -103,6 +105,22 @@ mirror_check_schedule = dg.ScheduleDefinition(
     description="Every hour.",
 )
 
+nightly_push_schedule = dg.ScheduleDefinition(
+    job=nightly_push,
+    cron_schedule="30 2 * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 02:30 in MAINTENANCE_TIMEZONE.",
+)
+
+bucket_check_schedule = dg.ScheduleDefinition(
+    job=bucket_check,
+    cron_schedule="50 */6 * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every six hours.",
+)
+
 nightly_scrub_schedule = dg.ScheduleDefinition(
     job=nightly_scrub,
     cron_schedule="0 4 * * *",
@@ -129,6 +147,9 @@ nightly_tiering_schedule = dg.ScheduleDefinition(
 
 # Where the settings name a policy, and the operations layer moves.
 WITH_TIERING = [nightly_tiering_schedule]
+
+# Where the settings name a bucket.
+WITH_BUCKET = [nightly_push_schedule, bucket_check_schedule]
 
 # Where the settings name a mirror.
 WITH_MIRROR = [nightly_mirror_schedule, mirror_check_schedule, nightly_scrub_schedule, weekly_collection_schedule]

@@ -118,23 +118,31 @@ class MirrorSettings(BaseSettings):
     )
 
 
-class BlobSettings(BaseSettings):
-    """Where the copies of the blob store lie, and how fast work on them may be."""
+class PushSettings(BaseSettings):
+    """Where the blob store lies, and how fast work on it and its copies may be."""
 
     asset_storage_path: Path = Field(
         Path("/var/lib/asset-depot"), description="ASSET_STORAGE_PATH: the root of the blob store."
     )
-    asset_storage_replica_path: Path = Field(
-        description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror, on another disk."
-    )
     blob_workers: int = Field(
         4, ge=1, le=64, description="BLOB_WORKERS: objects that are copied or read through at the same time."
     )
-    mirror_bytes_per_second: int | None = Field(
-        None, ge=1, description="MIRROR_BYTES_PER_SECOND: the most that mirroring copies; no limit when not set."
+    push_bytes_per_second: int | None = Field(
+        None, ge=1, description="PUSH_BYTES_PER_SECOND: the most that pushing to a bucket sends; no limit when not set."
     )
     mirror_max_lag_seconds: float = Field(
-        300.0, gt=0, description="MIRROR_MAX_LAG_SECONDS: an object that waits longer to be mirrored is an alarm."
+        300.0, gt=0, description="MIRROR_MAX_LAG_SECONDS: an object that waits longer to be copied is an alarm."
+    )
+
+
+class BlobSettings(PushSettings):
+    """Where the mirror of the blob store lies, and how it is kept."""
+
+    asset_storage_replica_path: Path = Field(
+        description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror, on another disk."
+    )
+    mirror_bytes_per_second: int | None = Field(
+        None, ge=1, description="MIRROR_BYTES_PER_SECOND: the most that mirroring copies; no limit when not set."
     )
     scrub_period_days: int = Field(
         30, ge=1, le=365, description="SCRUB_PERIOD_DAYS: in which every object of every copy is read through once."
@@ -158,6 +166,14 @@ class CollectionSettings(BackupSettings):
     )
     collect_delete: bool = Field(
         False, description="COLLECT_DELETE: the scheduled collection removes what is due; else it only tells."
+    )
+
+
+class BlobCopySettings(BaseSettings):
+    """Whether the store is kept once more in a bucket."""
+
+    blob_copy_url: str | None = Field(
+        None, min_length=1, description="BLOB_COPY_URL: object storage that keeps every object, s3://bucket/prefix."
     )
 
 

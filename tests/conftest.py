@@ -20,6 +20,8 @@ from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.cluster import Cluster
 
+pytest_plugins = ["tests.object_storage"]
+
 PASSWORD = "only-for-tests"
 TEMPLATE = "depot"
 # The files that take longest go first, so that the workers end together.

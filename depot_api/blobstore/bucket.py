@@ -1,6 +1,6 @@
 """The copy of the store in a bucket, `<prefix>/objects/…` as on disk: for what no copy on disk has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 RESTORED_DAYS = 7
 # Somebody waits, and holds a thread that others need: whoever asks again later has the same chance.
 MOST_ATTEMPTS = 2
+MOST_DELETED = 1000
 _ARCHIVED = {"InvalidObjectState", "ObjectNotInActiveTierError"}
 _MISSING = {"NoSuchKey", "404"}
 # Its objects stay up, once they are, so it takes no number of days.
@@ -63,6 +64,17 @@ class BucketCopy:
             temporary.unlink(missing_ok=True)
             raise
         return StagedBlob(temporary, sha256, blob.size_bytes, blob.stored_bytes, blob.stored_crc32)
+
+    def remove(self, hashes: Sequence[str]) -> None:
+        """Take objects away for good. Gone already is fine. Raises BlobUnreachable."""
+        for start in range(0, len(hashes), MOST_DELETED):
+            some = hashes[start : start + MOST_DELETED]
+            keys: Any = [{"Key": self._where(sha256)["Key"]} for sha256 in some]
+            with self._asked(some[0]):
+                answer = self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
+            if errors := answer.get("Errors"):
+                seen = f"the bucket {self._bucket} did not delete {len(errors)} objects: {errors[0].get('Code')}"
+                raise BlobUnreachable(some[0], seen)
 
     def has(self, sha256: str) -> bool:
         """Whether it is still there. Raises BlobUnreachable."""

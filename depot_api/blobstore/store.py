@@ -27,10 +27,7 @@ class BlobStore:
     """Objects below one root. Thread-safe; any number of processes may share the root."""
 
     def __init__(self, root: Path, mirror: Path | None = None, bucket: BucketCopy | None = None) -> None:
-        """With a `mirror`, what is damaged is healed from there, and what is removed is removed there too.
-
-        What the mirror has not is healed from the `bucket`.
-        """
+        """What is damaged is healed from the `mirror`, else from the `bucket`; what is removed is removed there too."""
         self._layout = Layout(root)
         self._mirror = Layout(mirror) if mirror else None
         self._bucket = bucket
@@ -97,14 +94,17 @@ class BlobStore:
             blob.path.unlink(missing_ok=True)
 
     def remove(self, hashes: Sequence[str]) -> None:
-        """Take objects away for good: here, in the mirror and in quarantine. Gone already is fine.
+        """Take objects away for good: here, in quarantine, in the mirror and in the bucket. Gone already is fine.
 
         Only for content that no record refers to. When this returns, nothing that is being copied brings it back.
+        Raises BlobUnreachable when the bucket does not do it; then it is to be called again.
         """
         with removing(self._layout):
             for layout in (self._layout, self._mirror):
                 if layout is not None:
                     _remove(layout, hashes)
+            if self._bucket is not None:
+                self._bucket.remove(hashes)
 
     def heal(self, blob: StoredBlob) -> bool:
         """Whether the object is whole now: it was, or another copy has it. What was damaged is kept in quarantine.
@@ -131,23 +131,28 @@ class BlobStore:
             return False  # a mirror that is damaged or cannot be reached heals nothing
 
     def _heal_from_bucket(self, blob: StoredBlob) -> bool:
-        if self._bucket is None:
-            return False
         try:
-            staged = self._bucket.stage(blob.sha256, self.temporary_file())
-            if (staged.stored_bytes, staged.stored_crc32) != (blob.stored_bytes, blob.stored_crc32):
-                self.discard([staged])
-                return False
-            with removals_held_off(self._layout):
-                if not self._bucket.has(blob.sha256):  # removed for good meanwhile: it must not come back
-                    self.discard([staged])
-                    return False
-                keep_aside(self._layout, blob.sha256)
-                self.commit([staged])
+            return self._bucket is not None and self.fetch(blob, self._bucket, self._layout.root)
         except (BlobArchived, BlobUnreachable):
             raise
         except (BlobError, OSError):
             return False
+
+    def fetch(self, blob: StoredBlob, bucket: BucketCopy, primary: Path) -> bool:
+        """Whether the bucket has the object as recorded; then it is here, and what lay here is kept in quarantine.
+
+        `primary` is the root of the store that this one is, or is a copy of. Raises BlobError and OSError.
+        """
+        staged = bucket.stage(blob.sha256, self.temporary_file())
+        try:
+            with removals_held_off(Layout(primary)):
+                recorded = (staged.stored_bytes, staged.stored_crc32) == (blob.stored_bytes, blob.stored_crc32)
+                if not (recorded and bucket.has(blob.sha256)):  # removed for good meanwhile: it must not come back
+                    return False
+                keep_aside(self._layout, blob.sha256)
+                self.commit([staged])
+        finally:
+            staged.path.unlink(missing_ok=True)
         return True
 
     def write_refs(self, refs: Sequence[Ref]) -> None:

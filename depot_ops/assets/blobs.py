@@ -4,11 +4,14 @@ from datetime import timedelta
 
 import dagster as dg
 
-from depot_ops.blobs.collect import CollectPolicy, collect, local_copies
+from depot_ops.blobs.collect import CollectPolicy, all_copies, collect
+from depot_ops.blobs.inventory import require_store
 from depot_ops.blobs.mirror import MirrorOptions, open_mirror
+from depot_ops.blobs.push import Push, PushOptions
 from depot_ops.blobs.records import open_records
+from depot_ops.blobs.remote import bucket_copy, push_target
 from depot_ops.blobs.scrub import ScrubOptions, open_scrubber
-from depot_ops.settings import BlobSettings, CatalogueSettings, CollectionSettings, load
+from depot_ops.settings import BlobSettings, CatalogueSettings, CollectionSettings, PushSettings, load
 
 NAMED = 100
 Metadata = dict[str, dg.MetadataValue | int | float | str]
@@ -50,13 +53,45 @@ def blob_mirror() -> dg.MaterializeResult[None]:
 @dg.asset(
     group_name="blobs",
     owners=["team:depot-operations"],
+    kinds={"s3"},
+    pool="object_storage",
+    description=(
+        "Every object and document of the blob store once more in the bucket at BLOB_COPY_URL, read through before it"
+        " was sent. New ones follow within seconds by `depot-ops blobs push --follow`; each night all names and sizes"
+        " are compared. When this is red, the bucket does not answer, or objects in the store are damaged: the run says"
+        " which. Launch nightly_scrub for the second; what is in the bucket stays there in either case."
+    ),
+)
+def blob_object_storage() -> dg.MaterializeResult[None]:
+    settings = load(PushSettings)
+    options = PushOptions(settings.blob_workers, settings.push_bytes_per_second)
+    result = Push(require_store(settings.asset_storage_path), push_target(), options).reconcile()
+    metadata: Metadata = {
+        "objects": result.objects_seen,
+        "sent_objects": result.objects_sent,
+        "sent_bytes": result.sent_bytes,
+        "sent_documents": result.refs_sent,
+        "duration_seconds": result.duration_seconds,
+        "rate_bytes_per_second": _rate(result.sent_bytes, result.duration_seconds),
+        "damaged_objects": len(result.damaged),
+    }
+    if not result.is_complete:
+        metadata["damaged"] = _listed([f"{found.sha256}: {found.seen}" for found in result.damaged])
+        raise dg.Failure("objects of the store are damaged and were not sent", metadata=metadata)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+@dg.asset(
+    group_name="blobs",
+    owners=["team:depot-operations"],
     kinds={"filesystem"},
     pool="blob_disk",
     deps=[blob_mirror],
     description=(
         "A night's share of the store and its mirror, read through and re-hashed, so that all is read within"
-        " SCRUB_PERIOD_DAYS; what is damaged in one copy is repaired from the other. When this is red an object is"
-        " whole in no copy: the run names it. Look for it on the artists' machines; sending it again heals it."
+        " SCRUB_PERIOD_DAYS; what is damaged in one copy is repaired from the other, or from the bucket. When"
+        " this is red an object is whole in no copy: the run names it. Look for it on the artists' machines;"
+        " sending it again heals it."
     ),
 )
 def blob_scrub() -> dg.MaterializeResult[None]:
@@ -65,7 +100,7 @@ def blob_scrub() -> dg.MaterializeResult[None]:
     period, lag = timedelta(days=settings.scrub_period_days), settings.mirror_max_lag_seconds
     options = ScrubOptions(period, repair=True, workers=settings.blob_workers, settled_seconds=lag)
     paths = (settings.asset_storage_path, settings.asset_storage_replica_path)
-    with open_records(url) as records, open_scrubber(*paths, records, options) as scrubber:
+    with open_records(url) as records, open_scrubber(*paths, records, options, bucket_copy()) as scrubber:
         result = scrubber.scrub(scrubber.due())
     metadata: Metadata = {
         "objects": result.objects_read,
@@ -100,7 +135,7 @@ def blob_collection() -> dg.MaterializeResult[None]:
         collection.backup_dir, timedelta(hours=collection.collect_grace_hours), collection.collect_delete
     )
     url = collection.database_owner_url.get_secret_value()
-    copies = local_copies(settings.asset_storage_path, settings.asset_storage_replica_path)
+    copies = all_copies(settings.asset_storage_path, settings.asset_storage_replica_path, bucket_copy())
     result = collect(url, settings.asset_storage_path, [copies], policy)
     return dg.MaterializeResult(
         metadata={

@@ -16,7 +16,8 @@ from typing import Any, Literal, LiteralString
 import psycopg
 from pydantic import AwareDatetime, BaseModel, Field
 
-from depot_api.blobstore.errors import BlobDamaged, BlobMissing
+from depot_api.blobstore.bucket import BucketCopy
+from depot_api.blobstore.errors import BlobDamaged, BlobMissing, BlobUnreachable
 from depot_api.blobstore.examine import examine
 from depot_api.blobstore.layout import Layout
 from depot_api.blobstore.store import BlobStore
@@ -100,9 +101,9 @@ class Collected(BaseModel):
     removed_objects: int = 0
 
 
-def local_copies(store: Path, mirror: Path) -> Remover:
-    """The store and its mirror go together, under the lock that keeps either from being copied to the other."""
-    copies = BlobStore(store, mirror)
+def all_copies(store: Path, mirror: Path, bucket: BucketCopy | None = None) -> Remover:
+    """They go together, under the lock that keeps one from being copied to another meanwhile."""
+    copies = BlobStore(store, mirror, bucket)
 
     def remove(hashes: Sequence[str]) -> None:
         for root in (store, mirror):
@@ -140,7 +141,7 @@ def collect(owner_url: str, store: Path, removers: Sequence[Remover], policy: Co
         write_durably(store / EVIDENCE / f"collection-{result.started_at:%Y%m%dT%H%M%S%fZ}.json", result)
     except psycopg.Error as error:
         raise CollectError(f"The depot's database refused: {str(error).strip()}") from error
-    except (CopyUnreachable, OSError) as error:
+    except (CopyUnreachable, BlobUnreachable, OSError) as error:
         raise CollectError(str(error)) from error
     return result
 

@@ -73,6 +73,10 @@ class Mirrored(BaseModel):
     unreadable_refs: list[str] = []
 
     @property
+    def has_copied(self) -> bool:
+        return bool(self.objects_copied or self.refs_copied)
+
+    @property
     def is_complete(self) -> bool:
         return not (self.damaged or self.unreadable_refs)
 

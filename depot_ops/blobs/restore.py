@@ -18,14 +18,17 @@ import psycopg
 from pydantic import AwareDatetime, BaseModel, Field
 
 from depot_api.blobstore.copies import keep_aside, stage_copy
-from depot_api.blobstore.errors import BlobDamaged, BlobMissing, StorageFull
+from depot_api.blobstore.errors import BlobArchived, BlobDamaged, BlobMissing, BlobUnreachable, StorageFull
 from depot_api.blobstore.examine import examine
 from depot_api.blobstore.layout import Layout, StoredBlob
+from depot_api.blobstore.refs import VERSION_NAME
 from depot_api.blobstore.store import BlobStore
 from depot_api.blobstore.writer import StagedBlob
 from depot_ops.blobs.inventory import PREFIXES, list_objects, require_store, scan
 from depot_ops.blobs.mirror import BATCH_OBJECTS, Mirror, Mirrored, MirrorError, MirrorOptions
 from depot_ops.evidence import Figures, Finding, Status
+from depot_ops.places import Place, PlaceError
+from depot_ops.tiering.bucket import TieredBucket
 
 PROVED = "blobs_restored"
 NAMED = 1000
@@ -55,8 +58,9 @@ _AFFECTED = """
 Source = Callable[[str, Path], StagedBlob]
 """Stages an object from a copy under a temporary name, hashed as it arrives.
 
-Raises BlobMissing, BlobDamaged, StorageFull or OSError.
+Raises BlobMissing, BlobDamaged, BlobArchived, BlobUnreachable, StorageFull or OSError.
 """
+Unfillable = OSError | StorageFull | BlobUnreachable
 
 
 class BlobRestoreError(Exception):
@@ -164,6 +168,11 @@ def _known(catalogue: psycopg.Connection[Any], what: str, query: LiteralString, 
     return row[0]
 
 
+def all_of_bucket(bucket: TieredBucket) -> Iterator[Wanted]:
+    """Everything that lies in the bucket, when there is no catalogue. Raises PlaceError."""
+    return (Wanted(listed.sha256, None, True) for listed in bucket.list_objects())
+
+
 def affected_by(catalogue: psycopg.Connection[Any], lost: Iterable[LostBlob]) -> list[AffectedVersion]:
     """The versions that cannot be had any more, the first of them."""
     hashes = [bytes.fromhex(blob.sha256) for blob in lost]
@@ -213,7 +222,7 @@ class _Restorer:
         found = list(pool.map(self._find, batch))
         staged = [one for one in found if isinstance(one, StagedBlob)]
         for one in found:
-            if isinstance(one, OSError | StorageFull):
+            if isinstance(one, Unfillable):
                 self.store.discard(staged)
                 raise BlobRestoreError(f"{self.layout.root} cannot be filled: {one}. Repair it; a second run goes on.")
         for blob in staged:
@@ -237,7 +246,7 @@ class _Restorer:
         if len(self.result.lost) < NAMED:
             self.result.lost.append(LostBlob(sha256=want.sha256, seen=seen))
 
-    def _find(self, want: Wanted) -> StoredBlob | StagedBlob | str | OSError | StorageFull:
+    def _find(self, want: Wanted) -> StoredBlob | StagedBlob | str | Unfillable:
         """The object as it lies whole in the store, or staged from a source, or why nobody has it.
 
         Errors are returned: one that was raised would leave the copies of the others behind.
@@ -259,7 +268,10 @@ class _Restorer:
             except (BlobMissing, BlobDamaged) as error:
                 seen.append(str(error))
                 continue
-            except (StorageFull, OSError) as error:
+            except BlobArchived:
+                seen.append("an archive has it and was asked for it: run this again in some hours")
+                continue
+            except (StorageFull, BlobUnreachable, OSError) as error:
                 return error
             if want.blob is None or _stored(staged) == want.blob:
                 return staged
@@ -285,3 +297,21 @@ def restore_documents(copy: Path, target: Path, result: RestoredBlobs) -> None:
         raise BlobRestoreError(f"refs/ could not be restored to {target}: {error}") from error
     result.documents += copied.refs_copied
     result.unreadable_documents += copied.unreadable_refs
+
+
+def fetch_documents(bucket: Place, target: Path, workers: int, result: RestoredBlobs) -> None:
+    """Fetch `refs/` back, those that are missing. Raises BlobRestoreError."""
+
+    def fetch(key: str) -> bool:
+        path = target / key
+        if VERSION_NAME.fullmatch(path.name) and path.exists():
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bucket.get(key, path)
+        return True
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            result.documents += sum(pool.map(fetch, (listed.key for listed in bucket.list("refs/"))))
+    except (PlaceError, OSError) as error:
+        raise BlobRestoreError(f"refs/ could not be fetched to {target}: {error}. A second run goes on.") from error

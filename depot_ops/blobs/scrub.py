@@ -12,10 +12,11 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
 
+from depot_api.blobstore.bucket import BucketCopy
 from depot_api.blobstore.copies import commit_copies, stage_copy
 from depot_api.blobstore.errors import BlobDamaged, BlobError, BlobMissing
 from depot_api.blobstore.examine import examine
-from depot_api.blobstore.layout import Layout
+from depot_api.blobstore.layout import Layout, StoredBlob
 from depot_api.blobstore.store import BlobStore
 from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable, require_store
 from depot_ops.blobs.records import BlobRecords, Recorded
@@ -84,12 +85,19 @@ class _Copy:
     staging: BlobStore
     state: ScrubState
 
+    @property
+    def primary(self) -> Layout:
+        return self.layout if self.name is CopyName.STORE else self.other
+
 
 class Scrubber:
     """Reads the copies of the store through; made by `open_scrubber`."""
 
-    def __init__(self, copies: list[_Copy], records: BlobRecords, options: ScrubOptions) -> None:
+    def __init__(
+        self, copies: list[_Copy], records: BlobRecords, options: ScrubOptions, bucket: BucketCopy | None
+    ) -> None:
         self._copies = copies
+        self._bucket = bucket
         self._records = records
         self._options = options
 
@@ -132,11 +140,18 @@ class Scrubber:
         damaged = [Damaged(copy_name=copy.name, sha256=sha256, seen=what) for sha256, what in seen.items()]
         if self._options.repair:
             for found in damaged:
-                found.repaired = _repair(copy, now_recorded[found.sha256])
+                blob = now_recorded[found.sha256].blob
+                found.repaired = _repair_from_other(copy, blob) or self._repair_from_bucket(copy, blob)
         result.damaged += damaged
         result.objects_read += len(recorded)
         result.read_bytes += sum(known.blob.stored_bytes for known in recorded.values())
         self._remember(copy, prefix, began, damaged)
+
+    def _repair_from_bucket(self, copy: _Copy, blob: StoredBlob) -> bool:
+        try:
+            return self._bucket is not None and copy.staging.fetch(blob, self._bucket, copy.primary.root)
+        except (BlobError, OSError):
+            return False  # nor has the bucket, or it is archived and was asked for: the next scrub tries again
 
     @staticmethod
     def _remember(copy: _Copy, prefix: str, began: datetime, damaged: list[Damaged]) -> None:
@@ -174,23 +189,23 @@ def _difference(copy: _Copy, recorded: Recorded) -> str | None:
     return None if found == recorded.blob else "its content is right, its stored form is not the recorded one"
 
 
-def _repair(copy: _Copy, recorded: Recorded) -> bool:
+def _repair_from_other(copy: _Copy, blob: StoredBlob) -> bool:
     """Whether the other copy had it right. What lay there is kept in quarantine."""
-    blob = recorded.blob
     try:
         staged = stage_copy(copy.other, blob.sha256, copy.staging.temporary_file())
         if (staged.stored_bytes, staged.stored_crc32) != (blob.stored_bytes, blob.stored_crc32):
             copy.staging.discard([staged])
             return False
-        primary = copy.layout if copy.name is CopyName.STORE else copy.other
-        return bool(commit_copies([staged], copy.other, copy.layout, primary, quarantine=True))
+        return bool(commit_copies([staged], copy.other, copy.layout, copy.primary, quarantine=True))
     except (BlobError, OSError):
         return False  # the other copy is no better, or there is no room: it stays on the list of what is damaged
 
 
 @contextmanager
-def open_scrubber(store: Path, mirror: Path, records: BlobRecords, options: ScrubOptions) -> Iterator[Scrubber]:
-    """Raises CopyUnreachable."""
+def open_scrubber(
+    store: Path, mirror: Path, records: BlobRecords, options: ScrubOptions, bucket: BucketCopy | None = None
+) -> Iterator[Scrubber]:
+    """What neither copy has whole is repaired from the `bucket`. Raises CopyUnreachable."""
     layouts = {CopyName.STORE: require_store(store), CopyName.MIRROR: require_store(mirror)}
     with ExitStack() as stack:
         copies = []
@@ -199,7 +214,7 @@ def open_scrubber(store: Path, mirror: Path, records: BlobRecords, options: Scru
             staging.prepare()
             state = load_state(layouts[name].root) or ScrubState()
             copies.append(_Copy(name, layouts[name], layouts[other], staging, state))
-        yield Scrubber(copies, records, options)
+        yield Scrubber(copies, records, options, bucket)
 
 
 def shard_of(number: int, total: int) -> list[str]:

@@ -5,42 +5,57 @@ from datetime import timedelta
 
 import dagster as dg
 
-from depot_ops.assets.blobs import blob_collection, blob_mirror, blob_scrub
+from depot_ops.assets.blobs import blob_collection, blob_mirror, blob_object_storage, blob_scrub
 from depot_ops.blobs.collect import check_collected
 from depot_ops.blobs.mirror import check_complete, check_lag
+from depot_ops.blobs.push import check_push_complete, check_push_lag
+from depot_ops.blobs.remote import push_target
 from depot_ops.blobs.scrub import check_scrubbed
 from depot_ops.checks.result import check_result
 from depot_ops.evidence import Finding
-from depot_ops.settings import BlobSettings, CatalogueSettings, load
+from depot_ops.settings import BlobSettings, CatalogueSettings, PushSettings, load
 
 # Weekly, and a day for one that was missed.
 COLLECTION_MAX_AGE = timedelta(days=8)
 
 
-def _lag(settings: BlobSettings) -> Finding:
+def _lag() -> Finding:
+    settings = load(BlobSettings)
     return check_lag(settings.asset_storage_path, settings.asset_storage_replica_path, settings.mirror_max_lag_seconds)
 
 
-def _complete(settings: BlobSettings) -> Finding:
+def _complete() -> Finding:
+    settings = load(BlobSettings)
     url = load(CatalogueSettings).depot_dump_url.get_secret_value()
     return check_complete(settings.asset_storage_replica_path, url, settings.mirror_max_lag_seconds)
 
 
-def _scrubbed(settings: BlobSettings) -> Finding:
+def _pushed() -> Finding:
+    settings = load(PushSettings)
+    return check_push_lag(settings.asset_storage_path, push_target, settings.mirror_max_lag_seconds)
+
+
+def _push_complete() -> Finding:
+    url = load(CatalogueSettings).depot_dump_url.get_secret_value()
+    return check_push_complete(push_target, url, load(PushSettings).mirror_max_lag_seconds)
+
+
+def _scrubbed() -> Finding:
+    settings = load(BlobSettings)
     period = timedelta(days=settings.scrub_period_days)
     return check_scrubbed(settings.asset_storage_path, settings.asset_storage_replica_path, period)
 
 
-def _collected(settings: BlobSettings) -> Finding:
-    return check_collected(settings.asset_storage_path, COLLECTION_MAX_AGE)
+def _collected() -> Finding:
+    return check_collected(load(BlobSettings).asset_storage_path, COLLECTION_MAX_AGE)
 
 
 def _check(
-    asset: dg.AssetsDefinition, name: str, description: str, look: Callable[[BlobSettings], Finding]
+    asset: dg.AssetsDefinition, name: str, description: str, look: Callable[[], Finding]
 ) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=asset, name=name, description=description, blocking=True, compute_kind="filesystem")
+    @dg.asset_check(asset=asset, name=name, description=description, blocking=True)
     def check() -> dg.AssetCheckResult:
-        return check_result(look(load(BlobSettings)))
+        return check_result(look())
 
     return check
 
@@ -73,5 +88,22 @@ BLOB_CHECKS = [
         "A collection came to its end within 8 days, and could read all that it met. When this is red nothing is lost;"
         " the disks fill. Read the error of the newest weekly_collection.",
         _collected,
+    ),
+]
+
+BUCKET_CHECKS = [
+    _check(
+        blob_object_storage,
+        "object_storage_lag",
+        "No object waits for the bucket longer than MIRROR_MAX_LAG_SECONDS. When this is red, look whether"
+        " `depot-ops blobs push --follow` runs, and what it logs.",
+        _pushed,
+    ),
+    _check(
+        blob_object_storage,
+        "object_storage_complete",
+        "Every object that the catalogue names lies in the bucket, in its recorded size. When this is red, launch"
+        " nightly_push; what is missing then is missing in the store too: launch nightly_scrub.",
+        _push_complete,
     ),
 ]

@@ -126,6 +126,8 @@ class Stack:
         self._wait_for("api", f"{self.api_url}/health", stop)
         if "ASSET_STORAGE_REPLICA_PATH" in (blobs := self._blob_environment()):
             self._start_program("blob-mirror", ["-m", "depot_ops", "blobs", "mirror", "--follow"], blobs)
+        if "BLOB_COPY_URL" in os.environ:
+            self._start_program("blob-push", ["-m", "depot_ops", "blobs", "push", "--follow"], blobs)
         if self.options.metrics_port is not None:
             listen = f"127.0.0.1:{self.options.metrics_port}"
             command = ["-m", "depot_ops", "metrics", "--listen", listen]

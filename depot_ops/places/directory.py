@@ -30,15 +30,27 @@ class DirectoryPlace(Place):
     def __str__(self) -> str:
         return self._root.as_uri()
 
-    def put(self, key: str, path: Path, sha256: str) -> None:
+    def put(self, key: str, path: Path, sha256: str, *, is_free: bool = False) -> None:
         target = self._path(key)
         with self._asked(key):
             if target.exists():
                 if self.sha256(key) != sha256:
                     raise PlaceConflict(f"{self} has other content under {key}, and it is left. Look at both")
                 return
+        self.replace(key, path, sha256)
+
+    def replace(self, key: str, path: Path, sha256: str) -> None:
+        target = self._path(key)
+        with self._asked(key):
             make_directories(target.parent)
             write_whole(target, chunks_of(path), sha256)
+
+    def size_bytes(self, key: str) -> int | None:
+        try:
+            with self._asked(key):
+                return self._path(key).stat().st_size
+        except PlaceMissing:
+            return None
 
     def get(self, key: str, path: Path) -> str:
         with self._asked(key):

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 PART_BYTES = 16 << 20
 MAX_PARTS = 10_000
 PARALLEL_PARTS = 4
-NOT_FOUND, PRECONDITION_FAILED = 404, 412
+PRECONDITION_FAILED = 412
+# Of a key. A bucket or an upload that is not there is an error; answers to HEAD have no body, and so only a number.
+MISSING = {"NoSuchKey", "NotFound", "404"}
 SHA256 = "sha256"
 
 
@@ -54,21 +56,35 @@ class ObjectStorage(Place):
     def __str__(self) -> str:
         return f"s3://{self._bucket}/{self._prefix}"
 
-    def put(self, key: str, path: Path, sha256: str) -> None:
-        if self._is_there(key, sha256):
+    def put(self, key: str, path: Path, sha256: str, *, is_free: bool = False) -> None:
+        if not is_free and self._is_there(key, sha256):
             return
+        try:
+            self._send(key, path, sha256, {"IfNoneMatch": "*"})
+        except _Taken:
+            if not self._is_there(key, sha256):
+                raise PlaceError(f"{self} refused {key} as taken, and has nothing there. Try again") from None
+
+    def replace(self, key: str, path: Path, sha256: str) -> None:
+        self._send(key, path, sha256, {})
+
+    def _send(self, key: str, path: Path, sha256: str, condition: Any) -> None:
         try:
             size_bytes = path.stat().st_size
             with self._asked(key):
                 if size_bytes <= PART_BYTES:
-                    self._put_whole(key, path, sha256)
+                    self._send_whole(key, path, sha256, condition)
                 else:
-                    self._put_parts(key, path, sha256, max(PART_BYTES, -(-size_bytes // MAX_PARTS)))
-        except _Taken:
-            if not self._is_there(key, sha256):
-                raise PlaceError(f"{self} refused {key} as taken, and has nothing there. Try again") from None
+                    self._send_parts(key, path, sha256, max(PART_BYTES, -(-size_bytes // MAX_PARTS)), condition)
         except OSError as error:
             raise PlaceError(f"{path} cannot be read: {error}") from error
+
+    def size_bytes(self, key: str) -> int | None:
+        try:
+            with self._asked(key):
+                return self._s3.head_object(Bucket=self._bucket, Key=self._prefix + key)["ContentLength"]
+        except PlaceMissing:
+            return None
 
     def _is_there(self, key: str, sha256: str) -> bool:
         try:
@@ -80,7 +96,7 @@ class ObjectStorage(Place):
             raise PlaceConflict(f"{self} has other content under {key}, and it is left. Look at both")
         return True
 
-    def _put_whole(self, key: str, path: Path, sha256: str) -> None:
+    def _send_whole(self, key: str, path: Path, sha256: str, condition: Any) -> None:
         content = path.read_bytes()
         digest = hashlib.sha256(content)
         _require(path, digest.hexdigest(), sha256)
@@ -90,25 +106,26 @@ class ObjectStorage(Place):
             Body=content,
             ChecksumSHA256=b64encode(digest.digest()).decode(),
             Metadata={SHA256: sha256},
-            IfNoneMatch="*",
+            **condition,
             **self._sse,
         )
 
-    def _put_parts(self, key: str, path: Path, sha256: str, part_bytes: int) -> None:
+    def _send_parts(self, key: str, path: Path, sha256: str, part_bytes: int, condition: Any) -> None:
         where: Any = {"Bucket": self._bucket, "Key": self._prefix + key}
         upload = self._s3.create_multipart_upload(
             **where, Metadata={SHA256: sha256}, ChecksumAlgorithm="SHA256", **self._sse
         )["UploadId"]
         try:
-            parts = self._send_parts(where, upload, path, sha256, part_bytes)
-            self._s3.complete_multipart_upload(
-                **where, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
-            )
-        except BaseException:
-            self._s3.abort_multipart_upload(**where, UploadId=upload)
+            parts = self._send_each(where, upload, path, sha256, part_bytes)
+            self._s3.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": parts}, **condition)
+        except BaseException as error:
+            try:
+                self._s3.abort_multipart_upload(**where, UploadId=upload)
+            except (BotoCoreError, ClientError) as left:  # what happened first is what has to be told
+                error.add_note(f"the parts that were sent of {key} are left in the bucket: {left}")
             raise
 
-    def _send_parts(
+    def _send_each(
         self, where: Any, upload: str, path: Path, sha256: str, part_bytes: int
     ) -> "list[CompletedPartTypeDef]":
         def send(number: int, content: bytes) -> "CompletedPartTypeDef":
@@ -167,7 +184,7 @@ class ObjectStorage(Place):
             code = error.response.get("Error", {}).get("Code", "no code")
             if status == PRECONDITION_FAILED:
                 raise _Taken(key) from error
-            if status == NOT_FOUND and code != "NoSuchBucket":
+            if code in MISSING:
                 raise missing(f"{self} has nothing under {key}") from error
             raise PlaceError(f"{self} answered {code} (HTTP {status}) when it was asked for {key}") from error
         except BotoCoreError as error:

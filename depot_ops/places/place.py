@@ -46,11 +46,20 @@ class Place(ABC):
         """The URL, without secrets."""
 
     @abstractmethod
-    def put(self, key: str, path: Path, sha256: str) -> None:
+    def put(self, key: str, path: Path, sha256: str, *, is_free: bool = False) -> None:
         """Copy a file there. The same content there already is fine; nothing is ever overwritten.
 
+        `is_free`: a listing has just shown that nothing lies there, so that need not be looked at first.
         Raises PlaceConflict, and PlaceDamaged when the file itself has not this SHA-256 (then nothing is written).
         """
+
+    @abstractmethod
+    def replace(self, key: str, path: Path, sha256: str) -> None:
+        """Copy a file there, in place of whatever there is. Raises PlaceDamaged as `put` does."""
+
+    @abstractmethod
+    def size_bytes(self, key: str) -> int | None:
+        """Of what lies there; None when nothing does."""
 
     @abstractmethod
     def get(self, key: str, path: Path) -> str:

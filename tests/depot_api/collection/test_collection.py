@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 
-from depot_ops.blobs.collect import CollectError, CollectPolicy, check_collected, collect, local_copies
+from depot_ops.blobs.collect import CollectError, CollectPolicy, all_copies, check_collected, collect
 from depot_ops.blobs.mirror import open_mirror
 from depot_ops.postgres.dump_record import BackupRecord
 
@@ -61,7 +61,7 @@ class Depot:
 
     def collect(self, delete: bool = True, grace: timedelta = timedelta(0), removers=None):
         policy = CollectPolicy(self.backups, grace, delete, clock_error=timedelta(0))
-        copies = local_copies(self.store_root, self.mirror_root)
+        copies = all_copies(self.store_root, self.mirror_root)
         return collect(self.project.api.owner_url, self.store_root, removers or [copies], policy)
 
     def collect_all(self):

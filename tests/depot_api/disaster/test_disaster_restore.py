@@ -74,13 +74,18 @@ class Studio:
         for lost in (self.cluster.data, self.cluster.wal_spool, self.store):
             shutil.rmtree(lost)
 
-    def rebuild(self) -> subprocess.CompletedProcess[str]:
+    def push(self, environment: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "depot_ops", "blobs", "push"]
+        settings = {**os.environ, **environment, "ASSET_STORAGE_PATH": str(self.store)}
+        subprocess.run(command, env=settings, check=True, stdout=subprocess.DEVNULL)
+
+    def rebuild(self, content: dict[str, str]) -> subprocess.CompletedProcess[str]:
         """As a person does, from an environment that names nothing but the copies."""
         environment = {
             **os.environ,
             "BACKUP_DIR": str(self.backup_dir),
             "WAL_ARCHIVE_DIR": str(self.archive_root),
-            "ASSET_STORAGE_REPLICA_PATH": str(self.mirror),
+            **content,
             "ASSET_STORAGE_PATH": str(self.store),
             "DEPOT_PG_BINDIR": str(self.binaries.bindir),
         }
@@ -99,7 +104,8 @@ def studio(reachable_dir):
     shutil.rmtree(home)
 
 
-def test_a_depot_is_rebuilt_from_its_copies(studio, running_api_factory, tmp_path):
+def test_a_depot_is_rebuilt_from_its_copies(studio, running_api_factory, rclone_s3, tmp_path):
+    bucket = rclone_s3.environment | {"BLOB_COPY_URL": rclone_s3.bucket("disaster")}
     make_project, running_api = running_api_factory
     start = (studio.cluster, "", tmp_path, studio.store, "depot")
     with running_api(*start) as api:
@@ -113,19 +119,19 @@ def test_a_depot_is_rebuilt_from_its_copies(studio, running_api_factory, tmp_pat
             project.submit([item])
         heads = project.heads()
         studio.copy_away()
+        studio.push(bucket)
     studio.lose_everything()
 
     hidden = studio.mirror / "objects" / (sha256 := hashlib.sha256(contents[0]).hexdigest())[:2] / f"{sha256}.bin.gz"
-    kept = hidden.read_bytes()
-    hidden.write_bytes(kept[:-1] + b"!")
-    incomplete = studio.rebuild()
+    hidden.write_bytes(hidden.read_bytes()[:-1] + b"!")
+    incomplete = studio.rebuild({"ASSET_STORAGE_REPLICA_PATH": str(studio.mirror)})
     report = json.loads(incomplete.stdout)
     assert (incomplete.returncode, report["content"]["lost_objects"]) == (1, 1), incomplete.stderr
     assert report["content"]["affected"] == [{"project": project.name, "path": "Content/0.uasset", "version": 1}]
     assert not (studio.store / "objects" / sha256[:2] / f"{sha256}.bin.gz").exists(), "never wrong bytes"
 
-    hidden.write_bytes(kept)
-    done = studio.rebuild()
+    shutil.rmtree(studio.mirror)
+    done = studio.rebuild(bucket)
     assert done.returncode == 0, done.stderr + done.stdout
     report = json.loads(done.stdout)
     assert (report["content"]["objects"], report["content"]["copied_objects"]) == (len(contents), 1), "it went on"

@@ -1,0 +1,230 @@
+"""The store in a bucket: all of it, only what is right, and again from there when disks are lost."""
+
+import hashlib
+import random
+import secrets
+import threading
+from datetime import timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from depot_api.blobstore.bucket import BucketCopy
+from depot_api.blobstore.layout import Layout
+from depot_api.blobstore.store import BlobStore
+from depot_ops.blob_commands import app
+from depot_ops.blobs.inventory import PREFIXES
+from depot_ops.blobs.push import Push, PushError, check_push_complete, check_push_lag, object_key, verify_bucket
+from depot_ops.blobs.records import open_records
+from depot_ops.blobs.remote import push_target
+from depot_ops.blobs.restore import RestoredBlobs, all_of_bucket, fetch_documents, restore_blobs
+from depot_ops.blobs.scrub import ScrubOptions, open_scrubber
+from depot_ops.evidence import Status
+from depot_ops.places import DirectoryPlace, PlaceError
+from depot_ops.settings import ObjectStorageSettings, load
+
+PROJECT = "018f0000-0000-7000-8000-000000000001"
+VERSION = f"20260101T000000.000000000Z_{PROJECT}.json"
+
+
+@pytest.fixture
+def bucket(rclone_s3, monkeypatch, copies):
+    environment = {
+        **rclone_s3.environment,
+        "BLOB_COPY_URL": rclone_s3.bucket(f"bucket-{secrets.token_hex(4)}") + "/depot",
+        "ASSET_STORAGE_PATH": str(copies.root),
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return push_target()
+
+
+@pytest.fixture
+def fetched(bucket) -> BucketCopy:
+    return BucketCopy(str(bucket).rstrip("/"), load(ObjectStorageSettings))
+
+
+def names_and_sizes(place) -> dict[str, int]:
+    return {one.key: one.size_bytes for one in place.list("")}
+
+
+def write_ref(copies, name: str, content: str) -> None:
+    (copies.root / "refs" / PROJECT).mkdir(parents=True, exist_ok=True)
+    (copies.root / "refs" / PROJECT / name).write_text(content)
+
+
+def test_everything_is_there_under_its_name_and_a_second_push_sends_nothing(copies, bucket):
+    blobs = copies.put_some(1, 30)
+    write_ref(copies, VERSION, "{}")
+    write_ref(copies, "project.json", '{"name": "a"}')
+    first = Push(Layout(copies.root), bucket).reconcile()
+    assert (first.objects_seen, first.objects_sent, first.refs_sent, first.is_complete) == (30, 30, 2, True)
+    documents = {f"refs/{PROJECT}/{VERSION}": 2, f"refs/{PROJECT}/project.json": 13}
+    assert names_and_sizes(bucket) == {object_key(blob.sha256): blob.stored_bytes for blob in blobs} | documents
+    assert (
+        bucket.sha256(object_key(blobs[0].sha256)) == hashlib.sha256(copies.in_store(blobs[0]).read_bytes()).hexdigest()
+    )
+    write_ref(copies, "project.json", '{"name": "b"}')
+    again = Push(Layout(copies.root), bucket).reconcile()
+    assert (again.objects_sent, again.refs_sent) == (0, 1)
+
+
+def test_new_objects_follow_without_a_listing(copies, bucket, monkeypatch):
+    copies.put_some(1, 5)
+    push = Push(Layout(copies.root), bucket)
+    assert push.follow_once().objects_sent == 5
+    monkeypatch.setattr(bucket, "list", None)
+    new = copies.put_some(2, 3)
+    write_ref(copies, "project.json", "{}")
+    followed = push.follow_once()
+    assert (followed.objects_sent, followed.refs_sent) == (3, 1)
+    assert all(bucket.size_bytes(object_key(blob.sha256)) == blob.stored_bytes for blob in new)
+    assert push.follow_once().has_copied is False
+
+
+def test_damage_does_not_travel(copies, bucket):
+    good, bad = copies.put_some(1, 2)
+    copies.in_store(bad).write_bytes(copies.in_store(good).read_bytes())
+    pushed = Push(Layout(copies.root), bucket).reconcile()
+    assert [damage.sha256 for damage in pushed.damaged] == [bad.sha256]
+    assert list(names_and_sizes(bucket)) == [object_key(good.sha256)]
+    result = CliRunner().invoke(app, ["push"])
+    assert (result.exit_code, bad.sha256 in result.output) == (1, True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_damage_in_the_bucket_is_found_and_repaired(copies, bucket, tmp_path, seed):
+    chance, blobs = random.Random(seed), copies.put_some(seed, 12)
+    Push(Layout(copies.root), bucket).reconcile()
+    victims = chance.sample(blobs, 4)
+    for number, victim in enumerate(victims[:3]):
+        content = bytearray(copies.in_store(victim).read_bytes())
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        wrong = tmp_path / str(number)
+        wrong.write_bytes(content)
+        bucket.replace(object_key(victim.sha256), wrong, hashlib.sha256(content).hexdigest())
+    bucket.delete(object_key(victims[3].sha256))
+    found = verify_bucket(Layout(copies.root), bucket, PREFIXES, workers=2)
+    assert {damage.sha256 for damage in found.damaged} == {victim.sha256 for victim in victims[:3]}
+    assert found.unrepaired_objects == 0
+    assert Push(Layout(copies.root), bucket).reconcile().objects_sent == 1
+    whole = verify_bucket(Layout(copies.root), bucket, PREFIXES, workers=2)
+    assert (whole.damaged, whole.objects_read) == ([], 12)
+
+
+def test_an_empty_store_is_filled_from_the_bucket_alone(copies, bucket, fetched, tmp_path):
+    blobs = copies.put_some(1, 10)
+    write_ref(copies, VERSION, "{}")
+    Push(Layout(copies.root), bucket).reconcile()
+    target = tmp_path / "new"
+    result = restore_blobs(all_of_bucket(bucket), [fetched.stage], target, workers=2)
+    fetch_documents(bucket, target, 2, result)
+    assert (result.objects, result.lost_objects, result.documents) == (10, 0, 1)
+    store = BlobStore(target)
+    for blob in blobs:
+        store.verify(blob)
+    assert (target / "refs" / PROJECT / VERSION).read_text() == "{}"
+    again = RestoredBlobs(target=str(target))
+    fetch_documents(bucket, target, 2, again)
+    assert again.documents == 0
+
+
+def test_a_scrub_repairs_from_the_bucket_what_no_disk_has(copies, bucket, fetched, depot_database):
+    blobs = copies.put_some(1, 6)
+    copies.record(depot_database.owner_url, blobs)
+    copies.mirror()
+    Push(Layout(copies.root), bucket).reconcile()
+    copies.in_store(blobs[0]).write_bytes(b"bad")
+    copies.in_mirror(blobs[0]).unlink()
+    options = ScrubOptions(timedelta(days=1), repair=True, workers=2)
+    with (
+        open_records(depot_database.dump_url) as records,
+        open_scrubber(copies.root, copies.mirror_root, records, options, fetched) as scrubber,
+    ):
+        result = scrubber.scrub(PREFIXES)
+    assert (len(result.damaged), result.unrepaired) == (2, [])
+    assert copies.mirrored() == copies.objects()
+    copies.store.verify(blobs[0])
+
+
+def test_what_is_removed_goes_from_the_bucket_too(copies, bucket, fetched):
+    gone, kept = copies.put_some(1, 2)
+    copies.mirror()
+    Push(Layout(copies.root), bucket).reconcile()
+    BlobStore(copies.root, copies.mirror_root, fetched).remove([gone.sha256, hashlib.sha256(b"never").hexdigest()])
+    assert list(names_and_sizes(bucket)) == [object_key(kept.sha256)]
+    assert list(copies.mirrored()) == [copies.in_mirror(kept).name]
+
+
+def test_checks_tell_what_waits_and_what_is_missing(copies, bucket, depot_database):
+    blobs = copies.put_some(1, 3)
+    copies.record(depot_database.owner_url, blobs)
+    checks = (
+        lambda: check_push_lag(copies.root, lambda: bucket, 0.0),
+        lambda: check_push_complete(lambda: bucket, depot_database.dump_url, 60),
+    )
+    assert [check().status for check in checks] == [Status.UNHEALTHY, Status.UNHEALTHY]
+    Push(Layout(copies.root), bucket).reconcile()
+    assert [check().status for check in checks] == [Status.HEALTHY, Status.HEALTHY]
+
+    def unreachable():
+        raise PlaceError("no answer")
+
+    assert check_push_lag(copies.root, unreachable, 60).status is Status.UNKNOWN
+    assert check_push_complete(unreachable, depot_database.dump_url, 60).status is Status.UNKNOWN
+
+
+class FailingPlace(DirectoryPlace):
+    """Fails one call, in one of the ways in which storage does."""
+
+    def __init__(self, root: str, fails_at: int, how: str) -> None:
+        super().__init__(root)
+        self._calls, self._lock, self._fails_at, self._how = 0, threading.Lock(), fails_at, how
+
+    def _fails(self) -> bool:
+        with self._lock:
+            self._calls += 1
+            return self._calls == self._fails_at
+
+    def replace(self, key, path, sha256):
+        write = super().replace
+        if not self._fails():
+            write(key, path, sha256)
+            return
+        if self._how == "done, and told late":
+            write(key, path, sha256)
+        if self._how == "partial write":
+            partial = path.with_name("partial")
+            partial.write_bytes(path.read_bytes()[:-3])
+            write(key, partial, hashlib.sha256(partial.read_bytes()).hexdigest())
+            partial.unlink()
+        raise PlaceError(f"{self._how}: told by the test")
+
+    def list(self, prefix):
+        if self._fails():
+            raise PlaceError(f"{self._how}: told by the test")
+        yield from super().list(prefix)
+
+
+@pytest.mark.parametrize("how", ["error", "partial write", "done, and told late"])
+def test_whatever_call_fails_nothing_is_lost_and_a_second_run_completes(copies, tmp_path, how):
+    blobs = copies.put_some(1, 4)
+    write_ref(copies, "project.json", "{}")
+    before = copies.objects()
+    calls = 1 + 4 + 1 + 1  # a listing and a write of each object, and the same of documents
+    for fails_at in range(1, calls + 2):
+        root = tmp_path / f"place-{fails_at}"
+        root.mkdir()
+        try:
+            Push(Layout(copies.root), FailingPlace(str(root), fails_at, how)).reconcile()
+            failed = False
+        except PushError as error:
+            assert "told by the test" in str(error)
+            failed = True
+        place = DirectoryPlace(str(root))
+        assert Push(Layout(copies.root), place).reconcile().is_complete
+        assert {one.key for one in place.list("objects/")} == {object_key(blob.sha256) for blob in blobs}
+        for blob in blobs:
+            assert (root / object_key(blob.sha256)).read_bytes() == copies.in_store(blob).read_bytes()
+        assert failed is (fails_at <= calls)
+    assert copies.objects() == before
