@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.backups import bench_backups
-from bench.blobs import PAPER_OBJECTS, PLANNED_RECORDS, bench_copies, bench_nothing_to_do, bench_planning
+from bench.blobs import PAPER_OBJECTS, PLANNED_RECORDS, bench_copies, bench_nothing_to_do, bench_planning, bench_push
 from bench.catalogue import PATHS, bench_catalogue
 from bench.drills import bench_drills
 from bench.merges import bench_execution, bench_worker
@@ -95,6 +95,7 @@ def main() -> None:
         work.chmod(0o711)  # the database servers' account has to pass
         bench_tree(results, work, options.rounds, files, big_bytes)
         bench_copies(results, work, work / "tree", options.rounds)
+        bench_push(results, work, options.rounds)
         bench_nothing_to_do(results, work, PAPER_OBJECTS)
         with fresh_stack(work / "data", workers=1) as stack:
             bench_memory(results, work, stack, large_bytes)

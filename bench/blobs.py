@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 import statistics
 import subprocess
@@ -9,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -24,10 +26,12 @@ from depot_ops.blobs.inventory import PREFIXES
 from depot_ops.blobs.mirror import open_mirror
 from depot_ops.blobs.records import BlobRecords, Recorded
 from depot_ops.blobs.scrub import ScrubOptions, open_scrubber
+from depot_ops.local.ports import any_free
 
 PAPER_OBJECTS = 200_000
 PLANNED_RECORDS = 1_000_000
 WORKERS = 2
+PUSH_WORKERS = 4
 GZIP_MEMBER = 31
 COPY = ("rsync", "-a") if shutil.which("rsync") else ("cp", "-a")
 RECORDS = """
@@ -68,6 +72,42 @@ def bench_copies(results: Results, work: Path, tree: Path, rounds: int) -> None:
     size = f"{sum(blob.stored_bytes for blob in blobs) / 1e9:.1f} GB in {len(blobs):,} objects"
     add_ratio(results, f"mirror of {size}", ours, f"{' '.join(COPY)}; sync", baseline, "≤ 1.2")
     add_ratio(results, f"scrub of both copies, {WORKERS} workers", scrubs, "gunzip and SHA-256", reads, "≤ 1.25")
+
+
+def bench_push(results: Results, work: Path, rounds: int) -> None:
+    """The store of `bench_copies` into a bucket on this machine, by us and by rclone."""
+    store, server = work / "store", work / "bucket-server"
+    server.mkdir()
+    address = f"127.0.0.1:{any_free()}"
+    credentials = {"S3_ACCESS_KEY_ID": "bench", "S3_SECRET_ACCESS_KEY": secrets.token_hex(16)}
+    key = ",".join(credentials.values())
+    command = [BIN / "rclone", "serve", "s3", "--auth-key", key, "--addr", address, server]
+    serving = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        environment = {**os.environ, **credentials, "S3_ENDPOINT_URL": f"http://{address}", "S3_REGION": "us-east-1"}
+        environment |= {"ASSET_STORAGE_PATH": str(store), "BLOB_WORKERS": str(PUSH_WORKERS)}
+        ours, baseline = [], []
+        for round_number in range(rounds):
+            for name in (f"ours-{round_number}", f"rclone-{round_number}"):
+                (server / name).mkdir()
+            os.sync()
+            remote = (
+                f":s3,provider=Rclone,endpoint='http://{address}',access_key_id={credentials['S3_ACCESS_KEY_ID']},"
+                f"secret_access_key={credentials['S3_SECRET_ACCESS_KEY']}:rclone-{round_number}/objects"
+            )
+            copy = [BIN / "rclone", "copy", "--transfers", str(PUSH_WORKERS), store / "objects", remote]
+            baseline.append(timed(partial(run, copy, environment)))
+            os.sync()
+            push = [BIN / "depot-ops", "blobs", "push"]
+            ours.append(timed(partial(run, push, environment | {"BLOB_COPY_URL": f"s3://ours-{round_number}"})))
+    finally:
+        serving.terminate()
+        serving.wait()
+    add_ratio(results, f"push to a bucket, {PUSH_WORKERS} workers", ours, "rclone copy", baseline, "≤ 1")
+
+
+def run(command: list[Path | str], environment: dict[str, str]) -> None:
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 def fill(root: Path, tree: Path) -> list[StoredBlob]:

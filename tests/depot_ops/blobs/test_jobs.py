@@ -8,10 +8,15 @@ import dagster as dg
 import pytest
 
 from depot_ops import jobs, schedules
-from depot_ops.assets.blobs import BLOB_ASSETS
-from depot_ops.checks.blobs import BLOB_CHECKS
+from depot_ops.assets.blobs import BLOB_ASSETS, blob_object_storage
+from depot_ops.checks.blobs import BLOB_CHECKS, BUCKET_CHECKS
 
-defs = dg.Definitions(BLOB_ASSETS, asset_checks=BLOB_CHECKS, jobs=jobs.WITH_MIRROR, schedules=schedules.WITH_MIRROR)
+defs = dg.Definitions(
+    [*BLOB_ASSETS, blob_object_storage],
+    asset_checks=[*BLOB_CHECKS, *BUCKET_CHECKS],
+    jobs=[*jobs.WITH_MIRROR, *jobs.WITH_BUCKET],
+    schedules=[*schedules.WITH_MIRROR, *schedules.WITH_BUCKET],
+)
 NAMES = [job.name for job in jobs.WITH_MIRROR]
 
 
@@ -43,6 +48,19 @@ def passed(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
 def figures(result: dg.ExecuteInProcessResult, node: str) -> dict[str, object]:
     metadata = result.asset_materializations_for_node(node)[0].metadata
     return {name: value.value for name, value in metadata.items()}
+
+
+def test_the_bucket_is_kept(configured, rclone_s3, monkeypatch):
+    for name, value in rclone_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BLOB_COPY_URL", rclone_s3.bucket("nightly-push"))
+    monkeypatch.setenv("MIRROR_MAX_LAG_SECONDS", "0.001")
+    assert passed(run_job("bucket_check")) == {"object_storage_lag": False, "object_storage_complete": False}
+    pushed = run_job("nightly_push")
+    assert passed(pushed) == {"object_storage_lag": True, "object_storage_complete": True}
+    assert figures(pushed, "blob_object_storage")["sent_objects"] == 8
+    next(iter(configured.root.rglob("*.bin.gz"))).write_bytes(b"bad")
+    assert run_job("nightly_push").success is False
 
 
 def test_the_copies_are_kept_and_read_through(configured):
