@@ -30,7 +30,7 @@ from depot_ops.local.stack import PROJECT_ROOT
 from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.client_tools import client_environment
-from depot_ops.postgres.cluster import Cluster
+from depot_ops.postgres.cluster import Cluster, archiving
 from depot_ops.replicas.create import PRIMARY, Place, create, remove
 from depot_ops.replicas.failover import under_way
 from depot_ops.replicas.nodes import Node, Nodes, ReplicaBusy
@@ -215,6 +215,9 @@ def stopped_depot(home: Path, gigabytes: float) -> Cluster:
 @contextmanager
 def _primary(work: Path, gigabytes: float) -> Iterator[tuple[Place, Ports]]:
     first = stopped_depot(work / "first", gigabytes)
+    with (first.data / "depot.conf").open("a") as configuration:  # as `make up` runs it, once the table is filled
+        archive = archiving(first.home, first.binaries.major)
+        configuration.writelines(f"{name} = {value}\n" for name, value in archive.items())
     nodes = Nodes(work / "nodes")
     nodes.prepare()
     node = Node(name=PRIMARY, data=first.data, port=first.port, socket_directories=str(first.home))

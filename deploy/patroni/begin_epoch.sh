@@ -11,9 +11,9 @@ set -eu
 # An epoch must not wait for a standby that is lost.
 export PGUSER=postgres PGDATABASE=depot PGCONNECT_TIMEOUT=2 PGOPTIONS="-c synchronous_commit=local"
 
-# Called while it is being promoted.
+# Called while it is being promoted. That waits for the WAL summarizer, which may sleep for half a minute: a reload wakes it.
 looks=0
-until [ "$(psql -qAtXc 'SELECT pg_is_in_recovery()')" = f ]; do
+until [ "$(psql -qAtXc 'SELECT pg_is_in_recovery() FROM pg_reload_conf()')" = f ]; do
     looks=$((looks + 1))
     [ "$looks" -lt 600 ] || { echo "$DEPOT_MEMBER does not take writes: no cluster epoch was begun" >&2; exit 1; }
     sleep 0.1

@@ -119,7 +119,8 @@ def _servers(view: View, url: str) -> dict[str, str]:
     address = conninfo_to_dict(url)
     hosts = str(address.get("host", "localhost")).split(",")
     ports = str(address.get("port", 5432)).split(",")
-    named = zip(hosts, map(int, ports * len(hosts) if len(ports) == 1 else ports), strict=False)
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    named = [(host, int(port or 5432)) for host, port in zip(hosts, ports, strict=False)]
     known = {(one.host, one.port or 5432): one.name for one in view.listed.values() if one.host is not None}
     address.pop("hostaddr", None)
     return {

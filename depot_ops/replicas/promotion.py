@@ -33,10 +33,15 @@ DRAIN_SECONDS = 1.0
 LAST_BYTE_SECONDS = 30.0
 PROMOTE_SECONDS = 60
 POLL_SECONDS = 0.01
+PROMOTE_POLL_SECONDS = 0.05
 DATABASE = "depot"
 
 # Those that have changed something and have not ended.
 _WRITERS = "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+_IN_RECOVERY = "SELECT pg_is_in_recovery()"
+# With summarize_wal and an archive a promotion waits until the log is summarized, and the summarizer sleeps for up to
+# half a minute where no log came in. A reload wakes it.
+_WAKE_SUMMARIZER = "SELECT pg_reload_conf() WHERE current_setting('summarize_wal', true)::bool"
 _RECEIVED = """
 SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()),
        greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text
@@ -214,9 +219,14 @@ def _promote(place: Place, target: Node, reason: str, epochs: EpochFile | None) 
 
 
 def make_writable(connection: psycopg.Connection[Any], target: Node) -> None:
-    promoted = connection.execute("SELECT pg_promote(true, %s)", (PROMOTE_SECONDS,)).fetchone()
-    if promoted != (True,):
-        raise ReplicaError(f"{target.name} was told to promote and did not within {PROMOTE_SECONDS} s: see its log")
+    """Promote it, and wait for its end. Raises ReplicaError."""
+    connection.execute("SELECT pg_promote(false)")
+    deadline = time.monotonic() + PROMOTE_SECONDS
+    while (row := connection.execute(_IN_RECOVERY).fetchone()) and row[0]:
+        if time.monotonic() > deadline:
+            raise ReplicaError(f"{target.name} was told to promote and did not within {PROMOTE_SECONDS} s: see its log")
+        connection.execute(_WAKE_SUMMARIZER)
+        time.sleep(PROMOTE_POLL_SECONDS)
 
 
 def settle(place: Place, connection: psycopg.Connection[Any], target: Node) -> int:

@@ -1,5 +1,6 @@
 """The nodes as the environment names them, for what runs by itself."""
 
+import logging
 import re
 import shlex
 from functools import cache
@@ -68,7 +69,10 @@ def watched_names() -> list[str]:
     """The servers to watch, as they are shown. Raises SettingsError, and ReplicaError where a record is unreadable."""
     settings = load(ReplicaSettings)
     if settings.failover_provider is FailoverProvider.PATRONI:
-        return list(member_names(load(PatroniSettings)).values())
+        names = list(member_names(load(PatroniSettings)).values())
+        if not names:  # backups and drills load all the same
+            logging.getLogger("depot_ops").error("FAILOVER_PROVIDER is patroni without PATRONI_URLS: nobody is watched")
+        return names
     return [node.name for node in known_nodes(settings.replica_dir)]
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ from depot_ops.replicas.server import wait_until
 DEPLOYED = Path(__file__).parents[3] / "deploy" / "patroni"
 NAMES = ("pg1", "pg2", "pg3")
 USERNAME, REST_PASSWORD = "operations", "only-for-tests"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
+POLL_SECONDS = 0.25  # each look is answered by three Pythons
 # What `patroni` with Raft and psycopg imports.
 PACKAGES = (
     *("patroni", "pysyncobj", "psycopg", "psycopg-binary", "PyYAML", "urllib3", "python-dateutil", "six", "psutil"),
@@ -142,7 +144,10 @@ class PatroniNodes:
         return self.leader() is not None and states == ["streaming"] * (len(self.members) - 1)
 
     def wait_until_whole(self) -> None:
-        wait_until(self.is_whole, START_SECONDS, f"not all members stream: {self.view()}; see {self.logs()}")
+        deadline = time.monotonic() + START_SECONDS
+        while not self.is_whole():
+            assert time.monotonic() < deadline, f"not all members stream: {self.view()}; {self.logs()}"
+            time.sleep(POLL_SECONDS)
 
     def logs(self) -> str:
         tails = (member.log.read_text().splitlines()[-8:] for member in self.members.values() if member.log.exists())

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import psycopg
 import pytest
@@ -134,6 +135,31 @@ def test_a_directory_with_foreign_history_is_left_alone(replicated, seed):
     promote(replicated.place, "standby", accept_data_loss=True, reason="the disk was replaced")
     with pytest.raises(ReplicaError, match="not its old self"):
         rejoin(replicated.place, "primary")
+
+
+def test_a_sleeping_summarizer_does_not_hold_up_the_promotion(replication):
+    """With an archive and summaries, as deployed: a promotion waits for the summarizer, which sleeps ever longer.
+
+    Without new log it looks after 0.2 s, and then after twice as long each time: at 3.0 s, and at 6.2 s.
+    """
+    spool = replication.primary.data.parent / "spool"
+    spool.mkdir()
+    replication.place.account.own(spool)
+    settings = {
+        "archive_mode": "on",
+        "archive_library": "basic_archive",
+        "basic_archive.archive_directory": spool,
+        "summarize_wal": "on",
+    }
+    for name, value in settings.items():
+        replication.query("primary", f"ALTER SYSTEM SET {name} = '{value}'")
+    replication.server("primary").stop()
+    replication.server("primary").start()
+    create(replication.place, "standby")
+    replication.follow()
+    kill_9(replication, "primary")
+    time.sleep(3.5)
+    assert promote(replication.place, "standby").write_gap_seconds < 1.5
 
 
 def test_the_check_promotes_when_it_was_told_to_and_the_primary_is_lost(replicated, tmp_path):

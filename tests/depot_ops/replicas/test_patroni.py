@@ -25,7 +25,14 @@ from depot_ops.postgres.binaries import find_binaries
 from depot_ops.replicas import patroni_watch
 from depot_ops.replicas.health import Limits, ReplicaStatus
 from depot_ops.replicas.patroni import Patroni, PatroniError, TlsFiles
-from depot_ops.replicas.patroni_watch import adopt, check_single_leader, rebuild, switch_over, watch_members
+from depot_ops.replicas.patroni_watch import (
+    adopt,
+    check_single_leader,
+    check_synchronous_mode,
+    rebuild,
+    switch_over,
+    watch_members,
+)
 from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.server import wait_until
 from depot_ops.replicas.site import member_names, patroni_of
@@ -189,6 +196,20 @@ def test_who_does_not_answer_is_unknown(nodes):
         {gone: "gone", **dict.fromkeys(nodes.rest_urls, "there")},
     )
     assert [one.finding().status for one in found].count(Status.HEALTHY) == len(NAMES)
+
+
+def test_its_synchronous_mode_is_heeded(nodes):
+    patroni = client(nodes)
+    assert "is off" in check_synchronous_mode(patroni).detail
+    configure(nodes, synchronous_mode=True)
+    wait_until(lambda: "commits wait for pg" in check_synchronous_mode(patroni).detail, 20, "nobody is in sync")
+    assert check_synchronous_mode(patroni).status is Status.HEALTHY
+    configure(nodes, synchronous_mode=False)
+
+
+def configure(nodes: PatroniNodes, **settings: object) -> None:
+    url = nodes.members[nodes.leader()].rest_url
+    httpx.patch(f"{url}/config", json=settings, auth=(USERNAME, REST_PASSWORD)).raise_for_status()
 
 
 def test_an_epoch_that_nobody_began_is_told_and_adopted(nodes, tmp_path, monkeypatch):
