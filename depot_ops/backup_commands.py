@@ -99,8 +99,8 @@ def incremental(as_json: Json = False) -> None:
 def _take_base_backup(kind: BaseBackupKind, as_json: bool) -> None:
     try:
         settings = load(BaseBackupSettings)
-        url = settings.depot_replication_url.get_secret_value()
-        backup = take_base_backup(url, settings.backup_dir, find_binaries(), kind)
+        rate = settings.base_backup_max_rate
+        backup = take_base_backup(settings.source_url, settings.backup_dir, find_binaries(), kind, max_rate=rate)
     except (SettingsError, BinariesNotFound, BaseBackupError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     record = backup.record

@@ -154,6 +154,7 @@ def test_a_job_launched_from_a_shell_ends_with_its_result_as_exit_code(dagster):
         "full_read": True,
         "checksum": True,
         "row_counts": True,
+        "backup_age": True,
         "service_health": False,
     }
     assert len(list(dagster.backups.glob("*.dump"))) == 1
