@@ -46,7 +46,7 @@ torture: $(READY)
 	  tests/depot_ops/postgres/recovery/test_from_copy.py -k 'killed or random'
 	FAILOVERS=1 $(BIN)/pytest tests/depot_ops/replicas/test_after_failover.py
 	TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/deploy tests/depot_ops/replicas/test_scenarios.py \
-	  tests/depot_ops/postgres/recovery/test_stream.py
+	  tests/depot_ops/replicas/test_patroni.py tests/depot_ops/postgres/recovery/test_stream.py
 	MERGE_HISTORIES=$(TORTURE_SECONDS) $(BIN)/pytest --hypothesis-seed=$(SEED) tests/depot_api/merges/test_model.py
 	COLLECTOR_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_api/collection -k racing
 
@@ -56,6 +56,8 @@ lock:
 	  --no-annotate --no-header --no-strip-extras -o requirements.lock $(ARGS)
 	uv pip compile pyproject.toml --extra embedded --extra build --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --no-header --no-strip-extras -c requirements.lock -o deploy/requirements.lock
+	echo 'patroni[psycopg3,raft]' | uv pip compile - --python-version 3.11 --python-platform linux --generate-hashes \
+	  --no-annotate --no-header --no-strip-extras -c requirements.lock -o deploy/patroni/requirements.lock
 
 # What is known against the versions in the lock. Asks the advisory database, which CI must not depend on.
 audit:

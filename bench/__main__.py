@@ -15,6 +15,7 @@ from bench.blobs import PAPER_OBJECTS, PLANNED_RECORDS, bench_copies, bench_noth
 from bench.catalogue import PATHS, bench_catalogue
 from bench.drills import bench_drills
 from bench.merges import bench_execution, bench_worker
+from bench.patroni import bench_patroni
 from bench.reads import bench_reads
 from bench.replicas import bench_replicas
 from bench.results import Results, timed
@@ -83,6 +84,7 @@ def bench_memory(results: Results, work: Path, stack: Stack, size_bytes: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--failovers", type=int, help="how often a primary is lost; 20, and 3 with --quick")
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, to see that it runs")
     options = parser.parse_args()
     files, big_bytes, large_bytes = (200, 16 << 20, 1 << 30) if options.quick else (2000, 256 << 20, 4 << 30)
@@ -107,7 +109,9 @@ def main() -> None:
         bench_backups(results, work, gigabytes, options.rounds)
         bench_drills(results, work, gigabytes, options.rounds)
         (work / "replicas").mkdir(mode=0o711)
-        bench_replicas(results, work / "replicas", gigabytes, options.rounds, 3 if options.quick else 20)
+        failovers = options.failovers or (3 if options.quick else 20)
+        bench_replicas(results, work / "replicas", gigabytes, options.rounds, failovers)
+        bench_patroni(results, work, failovers)
     Console(width=140).print(results.table)
 
 

@@ -1,7 +1,7 @@
 """Replicas of a cluster of two gigabytes: made, switched over to, lost by kill -9, replaced through Dagster, rejoined.
 
 The depot's servers run by themselves, as on hosts of their own; service, Dagster's daemon and its storage are real.
-BENCH_FAILOVERS is how often the primary is killed and how often it is switched over, 20 in a full run.
+It is killed, and switched over, `failovers` times, 20 in a full run.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ import psycopg
 
 from bench.backups import FILL, ROWS_OF_A_GIGABYTE
 from bench.results import Results, timed
+from depot_api.database.bootstrap import ROLES
 from depot_ops.local.ports import any_free
 from depot_ops.local.stack import PROJECT_ROOT
 from depot_ops.postgres.accounts import runnable_binaries, server_account
@@ -44,7 +45,7 @@ SEED = 1
 SETTINGS = {"shared_buffers": "128MB", "wal_level": "replica", "max_wal_size": "4GB", "wal_keep_size": "512MB"}
 READY_SECONDS = 60.0
 PAUSE_SECONDS = 0.1
-Ports = tuple[int, int]
+Ports = tuple[int, ...]
 
 
 @dataclass(eq=False)
@@ -87,19 +88,27 @@ class Submitter(threading.Thread):
         return next(told for sent, told in self.acknowledged if sent > moment) - moment
 
 
+@contextmanager
+def submitting(url: str) -> Iterator[Submitter]:
+    """Somebody who submits all the time, from the first acknowledgement on."""
+    submitter = Submitter(url)
+    submitter.start()
+    try:
+        wait_until(lambda: len(submitter.acknowledged) > 0, READY_SECONDS, "nobody submits")
+        yield submitter
+    finally:
+        submitter.stopping.set()
+        submitter.join()
+
+
 def bench_replicas(results: Results, work: Path, gigabytes: float, rounds: int, failovers: int) -> None:
     """`gigabytes` is two in a full run."""
-    failovers = int(os.environ.get("BENCH_FAILOVERS", failovers))
     with ExitStack() as running:
         place, ports = running.enter_context(_primary(work, gigabytes))
         _bench_creation(results, place, ports[1], work, rounds)
-        url = running.enter_context(_service(ports, work))
+        url = running.enter_context(service(ports, work))
         running.enter_context(_daemon(place, work, url))
-        submitter = Submitter(url)
-        submitter.start()
-        running.callback(submitter.join)
-        running.callback(submitter.stopping.set)
-        wait_until(lambda: len(submitter.acknowledged) > 0, READY_SECONDS, "nobody submits")
+        submitter = running.enter_context(submitting(url))
         _bench_switchover(results, place, submitter, failovers)
         _bench_failover(results, place, submitter, failovers)
 
@@ -172,17 +181,17 @@ def _writable(place: Place) -> Node:
     return next(node for node in place.nodes.all() if row and str(node.data) == row[0])
 
 
-@contextmanager
-def _primary(work: Path, gigabytes: float) -> Iterator[tuple[Place, Ports]]:
+def stopped_depot(home: Path, gigabytes: float) -> Cluster:
+    """A cluster with the depot's schema, an admin with TOKEN, and so many gigabytes beside it."""
     account = server_account()
     binaries = runnable_binaries(find_binaries(), account)
-    first = Cluster(work / "first", any_free(), PASSWORD, binaries, account, SETTINGS)
+    first = Cluster(home, any_free(), PASSWORD, binaries, account, SETTINGS)
     first.initialize()
     first.start()
     environment = {
         **os.environ,
         "DEPOT_BOOTSTRAP_URL": first.url(),
-        **{f"DEPOT_{role}_PASSWORD": PASSWORD for role in ("OWNER", "SERVICE", "DUMP", "OPS")},
+        **{f"{role.upper()}_PASSWORD": PASSWORD for role in ROLES},
         "DATABASE_OWNER_URL": first.url("depot", "depot_owner"),
         "DEPOT_ADMIN_PASSWORD": PASSWORD,
         "DEPOT_API_TOKEN": TOKEN,
@@ -200,12 +209,18 @@ def _primary(work: Path, gigabytes: float) -> Iterator[tuple[Place, Ports]]:
         connection.execute(FILL.replace("%s", str(int(gigabytes * ROWS_OF_A_GIGABYTE))))
         connection.execute("CHECKPOINT")
     first.stop()
+    return first
+
+
+@contextmanager
+def _primary(work: Path, gigabytes: float) -> Iterator[tuple[Place, Ports]]:
+    first = stopped_depot(work / "first", gigabytes)
     nodes = Nodes(work / "nodes")
     nodes.prepare()
     node = Node(name=PRIMARY, data=first.data, port=first.port, socket_directories=str(first.home))
     nodes.save(node)
     ports = (node.port, any_free())
-    place = Place(nodes, address(ports, "postgres", "postgres", "primary"), binaries, account)
+    place = Place(nodes, address(ports, "postgres", "postgres", "primary"), first.binaries, first.account)
     place.server(node).start()
     try:
         yield place, ports
@@ -220,7 +235,7 @@ def address(ports: Ports, user: str, database: str, wanted: str) -> str:
 
 
 @contextmanager
-def _service(ports: Ports, work: Path) -> Iterator[str]:
+def service(ports: Ports, work: Path) -> Iterator[str]:
     (work / "storage").mkdir()
     port = any_free()
     environment = {

@@ -22,6 +22,7 @@ PASSWORDS = (
     "depot_admin_password",
     "pgadmin_login_password",
     "grafana_admin_password",
+    "patroni_restapi_password",
 )
 # Both servers are named: whichever takes writes is found after a failover too.
 ANY_SERVER = "db:5432,standby:5432"

@@ -12,6 +12,7 @@ from depot_api import errors, problems
 from depot_api.assets.routes import router as assets
 from depot_api.assets.routes import search_router as search
 from depot_api.audit.routes import router as audit
+from depot_api.blobstore.bucket import BucketCopy
 from depot_api.blobstore.store import BlobStore
 from depot_api.branches.routes import router as branches
 from depot_api.changelists.routes import router as changelists
@@ -33,6 +34,7 @@ from depot_api.outbox.worker import OutboxWorker
 from depot_api.permissions.routes import router as permissions
 from depot_api.projects.routes import router as projects
 from depot_api.reviews.routes import router as reviews
+from depot_api.s3 import ObjectStorageSettings
 from depot_api.settings import Settings
 from depot_api.shelves.routes import router as shelves
 from depot_api.storage.routes import router as storage
@@ -78,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             EpochFile(settings.asset_storage_path / EPOCH_FILE),
             settings.commit_timeout_seconds,
         ),
-        store=BlobStore(settings.asset_storage_path, settings.asset_storage_replica_path),
+        store=BlobStore(settings.asset_storage_path, settings.asset_storage_replica_path, _bucket(settings)),
     )
     depot.store.prepare()
 
@@ -106,6 +108,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way
     app.add_middleware(RequestContext)
     return app
+
+
+def _bucket(settings: Settings) -> BucketCopy | None:
+    return BucketCopy(settings.blob_copy_url, ObjectStorageSettings()) if settings.blob_copy_url else None
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

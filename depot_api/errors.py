@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from psycopg import errors
@@ -13,10 +13,13 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from depot_api import problems
+from depot_api.blobstore.errors import BlobArchived, BlobUnreachable
 from depot_api.database.pool import Unconfirmed
+from depot_api.objects.models import BeingRestored
 from depot_api.problems import Problem, ProblemError
 
 RETRY_AFTER_SECONDS = 2
+BUCKET_RETRY_SECONDS = 5
 # nginx's number for a client that hung up; nobody receives it, but the log has it.
 CLIENT_CLOSED_REQUEST = 499
 METHOD_NOT_ALLOWED = 405
@@ -126,6 +129,21 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     return JSONResponse(body, error.status_code, headers=headers, media_type=problems.MEDIA_TYPE)
 
 
+async def _answer_archived(request: Request, error: Exception) -> Response:
+    """No problem: the answer takes its time."""
+    assert isinstance(error, BlobArchived)
+    body = BeingRestored(detail="An archive restores the content. Ask again later.", sha256=list(error.hashes))
+    retry_after_seconds: int = request.app.state.depot.settings.restore_retry_seconds
+    return JSONResponse(body.model_dump(), status.HTTP_202_ACCEPTED, headers={"Retry-After": str(retry_after_seconds)})
+
+
+async def _answer_unreachable(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, BlobUnreachable)
+    log.error("content cannot be fetched", sha256=error.sha256, seen=str(error))
+    detail = "The content lies in object storage, which does not answer. Ask again in a moment."
+    return problems.Unavailable(detail, retry_after_seconds=BUCKET_RETRY_SECONDS).response()
+
+
 async def _answer_disconnect(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
@@ -140,5 +158,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(psycopg.Error, _answer_database)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(BlobArchived, _answer_archived)
+    app.add_exception_handler(BlobUnreachable, _answer_unreachable)
     app.add_exception_handler(ClientDisconnect, _answer_disconnect)
     app.add_exception_handler(Exception, _answer_unexpected)

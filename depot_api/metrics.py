@@ -18,6 +18,9 @@ DEDUP_SAVED_BYTES = Counter("depot_dedup_saved_bytes", "Content that clients ask
 DAMAGED_READS = Counter("depot_damaged_reads", "Reads that met a damaged or missing object.", ["healed"])
 for _healed in ("yes", "no"):
     DAMAGED_READS.labels(_healed)  # from 0 on: an increase is only seen of what was there before
+EVICTED_READS = Counter("depot_evicted_reads", "Reads of content that had left the store's disk.", ["answer"])
+for _answer in ("fetched", "restoring", "unavailable"):
+    EVICTED_READS.labels(_answer)
 SUBMITS = Counter("depot_submits", "Changelists submitted.")
 SUBMIT_CONFLICTS = Counter("depot_submit_conflicts", "Submits refused for a stale base or a lock.")
 POOL_CONNECTIONS = Gauge(

@@ -25,6 +25,14 @@ class Settings(BaseSettings):
     asset_storage_replica_path: Path | None = Field(
         default=None, description="Root of the blob store's mirror, which the operations layer keeps."
     )
+    blob_copy_url: str | None = Field(
+        default=None,
+        pattern=r"^(s3://[^/@]+(/.*)?)?$",
+        description="Object storage that keeps every object, which the operations layer fills.",
+    )
+    restore_retry_seconds: int = Field(
+        default=300, ge=1, description="When to ask again for content that an archive restores."
+    )
     storage_min_free_bytes: int = Field(
         default=64 << 20, ge=0, description="Free space in the store below which /health answers 503."
     )

@@ -26,6 +26,7 @@ from depot_ops.metrics_commands import app as metrics_app
 from depot_ops.replica_commands import app as replica_app
 from depot_ops.report_commands import app as report_app
 from depot_ops.restore_commands import app as restore_app
+from depot_ops.tier_commands import app as tier_app
 from depot_ops.wal_commands import app as wal_app
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -34,6 +35,7 @@ app.add_typer(blobs_app, name="blobs")
 app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(drill_app, name="drill")
 app.add_typer(merge_app, name="merges")
+app.add_typer(tier_app, name="tier")
 app.add_typer(wal_app, name="wal")
 app.add_typer(replica_app, name="replica")
 for commands in (launch_app, health_app, restore_app, disaster_app, report_app, metrics_app):

@@ -13,6 +13,7 @@ from depot_ops.assets.merge import branch_merge
 from depot_ops.assets.replica import replica_assets
 from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
+from depot_ops.assets.tiering import blob_tiering
 from depot_ops.assets.wal import wal_archive
 from depot_ops.checks.backup import backup_checks
 from depot_ops.checks.backup_copy import backup_copy_checks
@@ -21,16 +22,19 @@ from depot_ops.checks.blobs import BLOB_CHECKS
 from depot_ops.checks.drill import copy_drill_checks, drill_checks
 from depot_ops.checks.replica import replica_checks
 from depot_ops.checks.service import service_health
+from depot_ops.checks.tiering import tiering_checks
 from depot_ops.checks.wal import wal_checks
-from depot_ops.failover_runs import failover_sensors, promote_replica
+from depot_ops.failover_runs import failover_jobs, failover_sensors
 from depot_ops.merge_runs import merge_execution, merge_jobs
-from depot_ops.replicas.watch import known_nodes
+from depot_ops.replicas.site import watched_names
 from depot_ops.resources import RESOURCES
 from depot_ops.sensors import replica_sensors
-from depot_ops.settings import MirrorSettings, ReplicaSettings, SecondPlaceSettings, load
+from depot_ops.settings import MirrorSettings, ReplicaSettings, SecondPlaceSettings, TierChoiceSettings, load
 
-_NODES = known_nodes(load(ReplicaSettings).replica_dir)
+_PROVIDER = load(ReplicaSettings).failover_provider
+_SERVERS = watched_names()
 _MIRRORED = load(MirrorSettings).asset_storage_replica_path is not None
+_TIERED = load(TierChoiceSettings).is_explicit
 _COPIED = bool(load(SecondPlaceSettings).backup_copy_url)
 
 defs = dg.Definitions(
@@ -45,8 +49,9 @@ defs = dg.Definitions(
         depot_service,
         branch_merge,
         *([backup_copy, copy_restore_drill] if _COPIED else []),
-        *replica_assets(_NODES),
+        *replica_assets(_SERVERS),
         *(BLOB_ASSETS if _MIRRORED else []),
+        *([blob_tiering] if _TIERED else []),
     ],
     asset_checks=[
         *backup_checks,
@@ -54,22 +59,25 @@ defs = dg.Definitions(
         *wal_checks,
         *drill_checks,
         *([*backup_copy_checks, *copy_drill_checks] if _COPIED else []),
-        *replica_checks(_NODES),
+        *replica_checks(_SERVERS),
         service_health,
         *(BLOB_CHECKS if _MIRRORED else []),
+        *(tiering_checks if _TIERED else []),
     ],
     jobs=[
         *jobs.ALL,
         *(jobs.WITH_COPY if _COPIED else ()),
         *(jobs.WITH_MIRROR if _MIRRORED else ()),
+        *(jobs.WITH_TIERING if _TIERED else ()),
         merge_execution,
-        promote_replica,
+        *failover_jobs(_PROVIDER),
     ],
     schedules=[
         *schedules.ALL,
         *(schedules.WITH_COPY if _COPIED else ()),
         *(schedules.WITH_MIRROR if _MIRRORED else ()),
+        *(schedules.WITH_TIERING if _TIERED else ()),
     ],
-    sensors=[alerts, merge_jobs, *replica_sensors(_NODES), *failover_sensors(_NODES)],
+    sensors=[alerts, merge_jobs, *replica_sensors(_SERVERS), *failover_sensors(_PROVIDER, _SERVERS)],
     resources=RESOURCES,
 )

@@ -18,11 +18,11 @@ from depot_ops.replicas import failover as steps
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.failover import Failover
 from depot_ops.replicas.loss import Loss, NotLost, Verdict, require_loss, watch_primary
-from depot_ops.replicas.nodes import Node, ReplicaError
+from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.site import epochs_of, patience_of, place_of, terms_of, why_not
-from depot_ops.reports.failovers import evidence_directory, write_documents
-from depot_ops.settings import FailoverSettings, SettingsError, load
+from depot_ops.reports import failovers as documents
+from depot_ops.settings import FailoverProvider, FailoverSettings, SettingsError, load
 
 INTERVAL_SECONDS = 1  # the daemon looks every five seconds; with five or more it would be every ten
 POOL = "failover"
@@ -94,14 +94,14 @@ def document_failover(context: dg.OpExecutionContext) -> None:
     """Keep what the lost primary had and nobody else has, and leave the document in BACKUP_DIR/failovers."""
 
     def document(place: Place, settings: FailoverSettings) -> Failover:
-        failover, backups = _begun(place), settings.backup_dir
-        kept_in = evidence_directory(failover, backups) if backups else None
-        failover = steps.finish(place, failover, kept_in, settings.wal_archive_dir)
-        if backups:
-            written, page = write_documents(failover, backups)
+        if settings.backup_dir:
+            begun, archive = _begun(place), settings.wal_archive_dir
+            failover, written, page = documents.document_failover(place, begun, settings.backup_dir, archive)
             context.add_output_metadata(
                 {"document": dg.MetadataValue.path(str(written)), "page": dg.MetadataValue.md(page.read_text())}
             )
+        else:
+            failover = steps.finish_without_document(place, _begun(place))
         steps.forget(place)
         return failover
 
@@ -150,9 +150,14 @@ def promote_replica() -> None:
 # The sensor ---------------------------------------------------------------------------------------------------------
 
 
-def failover_sensors(nodes: list[Node]) -> list[dg.SensorDefinition]:
+def failover_jobs(provider: FailoverProvider) -> list[dg.JobDefinition]:
+    """Nothing of ours promotes where Patroni does."""
+    return [promote_replica] if provider is FailoverProvider.ASSISTED else []
+
+
+def failover_sensors(provider: FailoverProvider, names: list[str]) -> list[dg.SensorDefinition]:
     """None where there is nothing to watch. Whether it may promote is decided here, when definitions are loaded."""
-    if not nodes:
+    if provider is FailoverProvider.PATRONI or not names:
         return []
     try:
         settings = load(FailoverSettings)

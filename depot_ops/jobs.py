@@ -11,6 +11,7 @@ from depot_ops.assets.blobs import blob_collection, blob_mirror, blob_scrub
 from depot_ops.assets.drill import copy_restore_drill, logical_restore_drill, restore_drill
 from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
+from depot_ops.assets.tiering import blob_tiering
 from depot_ops.assets.wal import wal_archive
 from depot_ops.checks.backup import backup_age
 from depot_ops.checks.base_backup import base_backup_age
@@ -258,6 +259,21 @@ weekly_collection = dg.define_asset_job(
         " backup, if COLLECT_DELETE is true. Red when it refused. Safe to launch at any time: a second one refuses."
     ),
 )
+
+nightly_tiering = dg.define_asset_job(
+    "nightly_tiering",
+    selection=dg.AssetSelection.assets(blob_tiering) | dg.AssetSelection.checks_for_assets(blob_tiering),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/s3": ""},
+    description=(
+        "Moves objects at BLOB_COPY_URL to the storage class that the policy wants, and takes up what an archive has"
+        " restored since. Red when objects could not be moved. Safe to launch at any time, also twice at once: where"
+        " an object lies is what the bucket says, and what was moved stays."
+    ),
+)
+
+# Where the settings name a policy, and the operations layer moves.
+WITH_TIERING = (nightly_tiering,)
 
 # Where the settings name a mirror.
 WITH_MIRROR = (nightly_mirror, mirror_check, nightly_scrub, weekly_collection)

@@ -5,12 +5,14 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import typer
+from typer.core import TyperGroup
 
 from depot_api.epochs import FILE_NAME, EpochFile
+from depot_ops import patroni_commands
 from depot_ops.console import failed
 from depot_ops.evidence import Finding, Status
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
@@ -20,6 +22,7 @@ from depot_ops.replicas import create as replicas
 from depot_ops.replicas import failover, promotion
 from depot_ops.replicas import rejoin as rejoining
 from depot_ops.replicas.create import Place
+from depot_ops.replicas.failover import Failover
 from depot_ops.replicas.health import (
     LAG_THRESHOLD_SECONDS,
     Limits,
@@ -41,12 +44,35 @@ from depot_ops.replicas.synchronous import (
     switch,
     tend,
 )
-from depot_ops.settings import FailoverSettings, SettingsError, load
+from depot_ops.reports.failovers import document_failover
+from depot_ops.settings import FailoverProvider, FailoverSettings, ReplicaSettings, SettingsError, load
 
 CONFIRMATIONS = 2
 CONFIRMATION_SECONDS = 1.0
 
-app = typer.Typer(help="Make, watch and switch to standbys of the primary.", no_args_is_help=True)
+
+class ByProvider(TyperGroup):
+    """These commands, or where Patroni does failovers those that go through it. Typer's types for these are private."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return _patronis().list_commands(ctx) if _is_patroni() else super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return _patronis().get_command(ctx, cmd_name) if _is_patroni() else super().get_command(ctx, cmd_name)
+
+
+def _is_patroni() -> bool:
+    try:
+        return load(ReplicaSettings).failover_provider is FailoverProvider.PATRONI
+    except SettingsError as error:
+        raise failed(error, Status.UNKNOWN) from None
+
+
+def _patronis() -> TyperGroup:
+    return typer.main.get_group(patroni_commands.app)
+
+
+app = typer.Typer(help="Make, watch and switch to standbys of the primary.", no_args_is_help=True, cls=ByProvider)
 
 Name = Annotated[str, typer.Argument(help="The node's name.")]
 Url = Annotated[
@@ -161,7 +187,7 @@ def check(
     if promote_on_failure and url and directory and _stays_disconnected(health, replica, url, limits):
         try:
             place = _place(directory, url)
-            done = failover.promote(place, _node_at(place, replica).name, _epochs(storage))
+            done = failover.promote(place, _node_at(place, replica).name, _epochs(storage), conclude=_documented)
         except (ReplicaError, psycopg.Error, OSError) as error:
             typer.secho(str(error), fg="red", err=True)
         else:
@@ -227,7 +253,10 @@ def promote(
     accept_data_loss: Annotated[bool, typer.Option("--accept-data-loss", help="Although a gate refuses.")] = False,
     reason: Annotated[str, typer.Option(help="Why; kept with the epoch.")] = "",
 ) -> None:
-    """Make a standby the primary because the primary is lost: 0 done, 1 refused or failed."""
+    """Make a standby the primary because the primary is lost: 0 done, 1 refused or failed.
+
+    Documented in BACKUP_DIR/failovers, where that is set.
+    """
     try:
         done = failover.promote(
             _place(directory, url, archive),
@@ -236,10 +265,21 @@ def promote(
             accept_data_loss=accept_data_loss,
             reason=reason,
             max_loss_bytes=max_loss_bytes,
+            conclude=_documented,
         )
     except (ReplicaError, psycopg.Error, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     typer.echo(done.model_dump_json(indent=2))
+
+
+def _documented(place: Place, begun: Failover) -> Failover:
+    """As the run of Dagster ends one."""
+    settings = load(FailoverSettings)
+    if settings.backup_dir is None:
+        return failover.finish_without_document(place, begun)
+    done, _, page = document_failover(place, begun, settings.backup_dir, settings.wal_archive_dir)
+    typer.echo(f"documented in {page}", err=True)
+    return done
 
 
 @app.command()

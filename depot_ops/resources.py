@@ -17,19 +17,22 @@ from depot_ops.postgres.dump_checks import DumpCheck, verify_newest
 from depot_ops.postgres.dump_databases import dump_options, dumped_databases
 from depot_ops.postgres.dump_record import BackupRecord
 from depot_ops.replicas.health import Limits
-from depot_ops.replicas.nodes import Node, ReplicaError
+from depot_ops.replicas.nodes import ReplicaError
+from depot_ops.replicas.patroni import Patroni
+from depot_ops.replicas.patroni_watch import check_single_leader, check_synchronous_mode, watch_members
 from depot_ops.replicas.single_primary import CHECK, check_single_primary
-from depot_ops.replicas.site import place_of
+from depot_ops.replicas.site import epochs_of, member_names, patroni_of, place_of
 from depot_ops.replicas.synchronous import CHECK as SYNCHRONOUS
 from depot_ops.replicas.synchronous import check_synchronous
-from depot_ops.replicas.watch import Watched, watch
+from depot_ops.replicas.watch import Watched, known_nodes, watch
 from depot_ops.settings import (
     BackupSettings,
     DrillSettings,
     DumpChoiceSettings,
+    FailoverProvider,
     FailoverSettings,
     ObjectiveSettings,
-    ReplicaSettings,
+    PatroniSettings,
     SettingsError,
     load,
 )
@@ -83,21 +86,36 @@ class Replicas(dg.ConfigurableResource[None]):
 
     url: str
 
-    def watch(self, nodes: list[Node]) -> list[Watched]:
-        thresholds = load(ReplicaSettings)
-        limits = Limits(thresholds.replay_lag_threshold_seconds, thresholds.replay_lag_threshold_bytes)
-        return watch(nodes, self.url, limits)
+    def watch(self, names: list[str]) -> list[Watched]:
+        """Each of them, in their order; one that is known no more is unknown."""
+        settings = load(PatroniSettings)
+        limits = Limits(settings.replay_lag_threshold_seconds, settings.replay_lag_threshold_bytes)
+        if settings.failover_provider is FailoverProvider.PATRONI:
+            wanted = {url: name for url, name in member_names(settings).items() if name in names}
+            found = watch_members(patroni_of(settings), self.url, limits, wanted)
+        else:
+            found = watch([node for node in known_nodes(settings.replica_dir) if node.name in names], self.url, limits)
+        known = {watched.name: watched for watched in found}
+        return [known.get(name) or Watched.gone(name) for name in names]
 
     def count_primaries(self) -> Finding:
         """Whether one server alone takes writes."""
         try:
+            if (patroni := self._patroni()) is not None:
+                return check_single_leader(patroni, self.url, epochs_of(load(PatroniSettings)))
             return check_single_primary(place_of(load(FailoverSettings)))
         except (ReplicaError, SettingsError) as error:
             return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error))
 
+    def _patroni(self) -> Patroni | None:
+        settings = load(PatroniSettings)
+        return patroni_of(settings) if settings.failover_provider is FailoverProvider.PATRONI else None
+
     def check_synchronous(self) -> Finding:
         """Whether a standby has what is acknowledged, where that is asked for."""
         try:
+            if (patroni := self._patroni()) is not None:
+                return check_synchronous_mode(patroni)
             return check_synchronous(place_of(load(FailoverSettings)).nodes)
         except (ReplicaError, SettingsError) as error:
             return Finding(check=SYNCHRONOUS, status=Status.UNKNOWN, detail=str(error))

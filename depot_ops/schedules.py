@@ -13,6 +13,7 @@ from depot_ops.jobs import (
     nightly_mirror,
     nightly_report,
     nightly_scrub,
+    nightly_tiering,
     recovery_objectives,
     restore_drills,
     wal_check,
@@ -117,6 +118,17 @@ weekly_collection_schedule = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every Sunday at 12:00 in MAINTENANCE_TIMEZONE, when backups and drills are done.",
 )
+
+nightly_tiering_schedule = dg.ScheduleDefinition(
+    job=nightly_tiering,
+    cron_schedule="0 5 * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 05:00 in MAINTENANCE_TIMEZONE.",
+)
+
+# Where the settings name a policy, and the operations layer moves.
+WITH_TIERING = [nightly_tiering_schedule]
 
 # Where the settings name a mirror.
 WITH_MIRROR = [nightly_mirror_schedule, mirror_check_schedule, nightly_scrub_schedule, weekly_collection_schedule]

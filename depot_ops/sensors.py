@@ -7,33 +7,32 @@ import dagster as dg
 from depot_ops.assets.replica import WRITABLE_PRIMARY, observation, replica_key
 from depot_ops.checks.result import check_result
 from depot_ops.evidence import Finding
-from depot_ops.replicas.nodes import Node
 from depot_ops.replicas.watch import LAG
 from depot_ops.resources import Replicas
 
 LAG_INTERVAL_SECONDS = 30
 
 
-def replica_sensors(nodes: Sequence[Node]) -> list[dg.SensorDefinition]:
+def replica_sensors(names: Sequence[str]) -> list[dg.SensorDefinition]:
     """None where there is nothing to watch."""
-    return [_lag_sensor(list(nodes))] if nodes else []
+    return [_lag_sensor(list(names))] if names else []
 
 
-def _lag_sensor(nodes: list[Node]) -> dg.SensorDefinition:
+def _lag_sensor(names: list[str]) -> dg.SensorDefinition:
     @dg.sensor(
         name=LAG,
         minimum_interval_seconds=LAG_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        asset_selection=[WRITABLE_PRIMARY, *map(replica_key, nodes)],
+        asset_selection=[WRITABLE_PRIMARY, *map(replica_key, names)],
         description=(
-            "Observes every server in REPLICA_DIR twice a minute, judges its lag, and counts those that take writes. It"
+            "Observes every replicating server twice a minute, judges its lag, and counts those that take writes. It"
             " starts no run: what it finds is on the assets, as figures and as the checks replica_lag,"
             " synchronous_replication and single_primary, whose failure is the alert."
         ),
     )
     def replica_lag(replicas: Replicas) -> dg.SensorResult:
-        found = replicas.watch(nodes)
-        judged = [_evaluation(replica_key(one.node), one.finding()) for one in found]
+        found = replicas.watch(names)
+        judged = [_evaluation(replica_key(one.name), one.finding()) for one in found]
         single = _evaluation(WRITABLE_PRIMARY, replicas.count_primaries())
         synchronous = _evaluation(WRITABLE_PRIMARY, replicas.check_synchronous())
         return dg.SensorResult(asset_events=[*map(observation, found), *judged, synchronous, single])

@@ -3,13 +3,15 @@
 Nothing is read at import: definitions load with an empty environment, and what is missing is named when it is needed.
 """
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
+from depot_api.s3 import ObjectStorageSettings as ObjectStorageSettings  # noqa: PLC0414 - one of ours too
 from depot_ops.postgres.dump_record import DumpFormat
 
 Settings = TypeVar("Settings", bound=BaseSettings)
@@ -150,37 +152,6 @@ class BlobSettings(BaseSettings):
     )
 
 
-class ObjectStorageSettings(BaseSettings):
-    """How buckets are spoken to. Without keys, boto3 finds them: its own variables, files or the instance's profile."""
-
-    s3_endpoint_url: HttpUrl | None = Field(
-        None, description="S3_ENDPOINT_URL: of an S3-compatible server; AWS when not set."
-    )
-    s3_region: str | None = Field(None, description="S3_REGION: the bucket's region.")
-    s3_access_key_id: SecretStr | None = Field(None, description="S3_ACCESS_KEY_ID: who asks.")
-    s3_secret_access_key: SecretStr | None = Field(None, description="S3_SECRET_ACCESS_KEY: its secret.")
-    s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
-        None, description="S3_ENCRYPTION: encryption at rest that is asked for, AES256 or aws:kms."
-    )
-    s3_kms_key_id: str | None = Field(None, description="S3_KMS_KEY_ID: the key of aws:kms.")
-    s3_timeout_seconds: float = Field(60, gt=0, description="S3_TIMEOUT_SECONDS: of one answer, before it is retried.")
-    s3_attempts: int = Field(5, ge=1, le=20, description="S3_ATTEMPTS: of each request, with back-off and jitter.")
-
-    def credentials(self) -> dict[str, Any]:
-        """For boto3; empty when it shall look for them itself."""
-        if self.s3_access_key_id is None or self.s3_secret_access_key is None:
-            return {}
-        return {
-            "aws_access_key_id": self.s3_access_key_id.get_secret_value(),
-            "aws_secret_access_key": self.s3_secret_access_key.get_secret_value(),
-        }
-
-    def encryption(self) -> dict[str, Any]:
-        """Arguments of each upload."""
-        asked = {"ServerSideEncryption": self.s3_encryption, "SSEKMSKeyId": self.s3_kms_key_id}
-        return {name: value for name, value in asked.items() if value is not None}
-
-
 class CatalogueSettings(BaseSettings):
     """The depot's catalogue, to be read."""
 
@@ -198,6 +169,63 @@ class CollectionSettings(BackupSettings):
     )
     collect_delete: bool = Field(
         False, description="COLLECT_DELETE: the scheduled collection removes what is due; else it only tells."
+    )
+
+
+class BlobPlaceSettings(BaseSettings):
+    """Where every object of the store is kept once more."""
+
+    blob_copy_url: str = Field(
+        min_length=1, description="BLOB_COPY_URL: object storage that keeps every object, s3://bucket/prefix."
+    )
+
+
+class TierMode(StrEnum):
+    """Who moves objects to colder storage."""
+
+    LIFECYCLE = "lifecycle"
+    EXPLICIT = "explicit"
+
+
+class TierChoiceSettings(BaseSettings):
+    """Whether there is a tiering policy, and who moves."""
+
+    tier_policy_path: Path | None = Field(None, description="TIER_POLICY_PATH: the tiering policy, a YAML document.")
+    tier_mode: TierMode = Field(TierMode.EXPLICIT, description="TIER_MODE: lifecycle or explicit.")
+
+    @property
+    def is_explicit(self) -> bool:
+        return self.tier_policy_path is not None and self.tier_mode is TierMode.EXPLICIT
+
+
+class TieringSettings(BaseSettings):
+    """By which policy objects of the bucket go to colder storage, and who moves them."""
+
+    asset_storage_path: Path = Field(
+        Path("/var/lib/asset-depot"), description="ASSET_STORAGE_PATH: the root of the blob store."
+    )
+    tier_policy_path: Path = Field(description="TIER_POLICY_PATH: the tiering policy, a YAML document.")
+    tier_mode: TierMode = Field(
+        TierMode.EXPLICIT, description="TIER_MODE: lifecycle, by rules of the bucket, or explicit, by depot-ops."
+    )
+    tier_prices_path: Path | None = Field(
+        None, description="TIER_PRICES_PATH: a YAML table of prices; example numbers when not set."
+    )
+    tier_workers: int = Field(8, ge=1, le=64, description="TIER_WORKERS: objects that are moved at the same time.")
+    tier_evict: bool = Field(
+        False, description="TIER_EVICT: the scheduled run lets cold content leave the store's disk, before it moves."
+    )
+    tier_restore_days: int = Field(
+        7, ge=1, le=365, description="TIER_RESTORE_DAYS: for which what is restored from an archive can be read."
+    )
+
+
+class EvictionSettings(BlobSettings, BlobPlaceSettings):
+    """What lets cold content leave the store's own disk."""
+
+    database_owner_url: SecretStr = Field(description="DATABASE_OWNER_URL: the depot's database as depot_owner.")
+    tier_cache_days: float = Field(
+        7, ge=0, description="TIER_CACHE_DAYS: what came to the store's disk more recently stays there."
     )
 
 
@@ -253,9 +281,20 @@ class ExecutorSettings(ServiceSettings):
     )
 
 
+class FailoverProvider(StrEnum):
+    """Who makes another server the primary when the primary is lost."""
+
+    ASSISTED = "assisted"
+    PATRONI = "patroni"
+
+
 class ReplicaSettings(BaseSettings):
     """Which servers replicate each other, and how far a standby may be behind."""
 
+    failover_provider: FailoverProvider = Field(
+        FailoverProvider.ASSISTED,
+        description="FAILOVER_PROVIDER: assisted, or patroni: then nothing here promotes.",
+    )
     replica_dir: Path | None = Field(None, description="REPLICA_DIR: where `depot-ops replica` keeps its nodes.")
     replay_lag_threshold_seconds: float = Field(
         120.0, ge=0, description="REPLAY_LAG_THRESHOLD_SECONDS: a standby without a heartbeat of longer ago lags."
@@ -304,6 +343,33 @@ class FailoverSettings(ReplicaSettings):
         if looks < others.data.get("failover_failures", 0):
             raise ValueError("fewer than FAILOVER_FAILURES: the primary would never be lost")
         return looks
+
+
+class PatroniSettings(ReplicaSettings):
+    """Where Patroni is asked, and as whom: as patronictl has it."""
+
+    patroni_urls: str = Field(
+        "", description="PATRONI_URLS: the REST addresses of all members, separated by blanks or commas."
+    )
+    patroni_restapi_username: str = Field("", description="PATRONI_RESTAPI_USERNAME: who may switch over.")
+    patroni_restapi_password: SecretStr = Field(SecretStr(""), description="PATRONI_RESTAPI_PASSWORD: the password.")
+    patroni_ctl_cacert: Path | None = Field(None, description="PATRONI_CTL_CACERT: who signed the members' TLS.")
+    patroni_ctl_certfile: Path | None = Field(None, description="PATRONI_CTL_CERTFILE: our certificate, if any.")
+    patroni_ctl_keyfile: Path | None = Field(None, description="PATRONI_CTL_KEYFILE: its key.")
+    asset_storage_path: Path | None = Field(
+        None, description="ASSET_STORAGE_PATH: the blob store, where the service keeps the cluster epoch."
+    )
+
+    @field_validator("patroni_urls")
+    @classmethod
+    def _are_addresses(cls, urls: str) -> str:
+        for url in urls.replace(",", " ").split():
+            HttpUrl(url)
+        return urls
+
+    @property
+    def rest_urls(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(url.rstrip("/") for url in self.patroni_urls.replace(",", " ").split()))
 
 
 class MetricsSettings(ReplicaSettings):

@@ -1,6 +1,6 @@
 """Where things lie below the store's root, and what is recorded of an object."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -12,6 +12,8 @@ class StoredBlob:
     size_bytes: int
     stored_bytes: int
     stored_crc32: int
+    is_evicted: bool = field(default=False, compare=False)
+    """Whether it may be away from the store's own disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,11 @@ class BlobReader:
             raise self._damaged(f"its content ends after {size_bytes} of {self._blob.size_bytes} bytes")
 
     def _file_chunks(self, chunk_bytes: int) -> Iterator[bytes]:
-        with self._path.open("rb", buffering=0) as file:
+        try:
+            file = self._path.open("rb", buffering=0)
+        except FileNotFoundError:  # it was there a moment ago: evicted, or removed for good
+            raise BlobMissing(self._blob.sha256) from None
+        with file:
             while chunk := file.read(chunk_bytes):
                 yield chunk
 

@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from depot_api.blobstore.copies import commit_copies, removing, stage_copy
+from depot_api.blobstore.bucket import BucketCopy
+from depot_api.blobstore.copies import commit_copies, keep_aside, removals_held_off, removing, stage_copy
 from depot_api.blobstore.durability import full_disk_told, sync_all, sync_path
-from depot_api.blobstore.errors import BlobDamaged, BlobError, BlobMissing
+from depot_api.blobstore.errors import BlobArchived, BlobDamaged, BlobError, BlobMissing, BlobUnreachable
 from depot_api.blobstore.layout import Layout, StoredBlob
 from depot_api.blobstore.reader import BlobReader
 from depot_api.blobstore.refs import Ref, write_refs
@@ -18,16 +19,22 @@ from depot_api.blobstore.writer import BlobWriter, StagedBlob
 
 LOCK_NAME = "lock"
 PROBE_BYTES = 4096
+# Objects that are healed at the same time; those that share a lock wait for each other.
+HEALING_LOCKS = 64
 
 
 class BlobStore:
     """Objects below one root. Thread-safe; any number of processes may share the root."""
 
-    def __init__(self, root: Path, mirror: Path | None = None) -> None:
-        """With a `mirror`, what is damaged is healed from there, and what is removed is removed there too."""
+    def __init__(self, root: Path, mirror: Path | None = None, bucket: BucketCopy | None = None) -> None:
+        """With a `mirror`, what is damaged is healed from there, and what is removed is removed there too.
+
+        What the mirror has not is healed from the `bucket`.
+        """
         self._layout = Layout(root)
         self._mirror = Layout(mirror) if mirror else None
-        self._healing = threading.Lock()
+        self._bucket = bucket
+        self._healing = [threading.Lock() for _ in range(HEALING_LOCKS)]
         self._session: Path | None = None
         self._session_lock: int | None = None
 
@@ -100,12 +107,15 @@ class BlobStore:
                     _remove(layout, hashes)
 
     def heal(self, blob: StoredBlob) -> bool:
-        """Whether the object is whole now: it was, or the mirror has it. What was damaged is kept in quarantine."""
-        with self._healing:  # readers who find the same damage together heal it once
+        """Whether the object is whole now: it was, or another copy has it. What was damaged is kept in quarantine.
+
+        Raises BlobArchived when it will be some hours from now, and BlobUnreachable when the bucket does not answer.
+        """
+        with self._healing[int(blob.sha256[:8], 16) % HEALING_LOCKS]:  # readers who find the same damage heal it once
             try:
                 self.verify(blob)
             except (BlobDamaged, BlobMissing):
-                return self._heal_from_mirror(blob)
+                return self._heal_from_mirror(blob) or self._heal_from_bucket(blob)
         return True
 
     def _heal_from_mirror(self, blob: StoredBlob) -> bool:
@@ -119,6 +129,26 @@ class BlobStore:
             return bool(commit_copies([staged], self._mirror, self._layout, self._layout, quarantine=True))
         except (BlobError, OSError):
             return False  # a mirror that is damaged or cannot be reached heals nothing
+
+    def _heal_from_bucket(self, blob: StoredBlob) -> bool:
+        if self._bucket is None:
+            return False
+        try:
+            staged = self._bucket.stage(blob.sha256, self.temporary_file())
+            if (staged.stored_bytes, staged.stored_crc32) != (blob.stored_bytes, blob.stored_crc32):
+                self.discard([staged])
+                return False
+            with removals_held_off(self._layout):
+                if not self._bucket.has(blob.sha256):  # removed for good meanwhile: it must not come back
+                    self.discard([staged])
+                    return False
+                keep_aside(self._layout, blob.sha256)
+                self.commit([staged])
+        except (BlobArchived, BlobUnreachable):
+            raise
+        except (BlobError, OSError):
+            return False
+        return True
 
     def write_refs(self, refs: Sequence[Ref]) -> None:
         """Make these documents durable below refs/. Raises StorageFull."""

@@ -97,10 +97,10 @@ def counted(count: int, noun: str) -> str:
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Bars with rate and time left on a terminal, nothing elsewhere."""
+    """Bars with rate and time left on a terminal; elsewhere only that something takes hours."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Silent()
+        yield _PlainProgress()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -111,6 +111,16 @@ def progress_bars() -> Iterator[Progress]:
     )
     with Bars(*columns, console=console, transient=True) as bars:
         yield _TerminalProgress(bars)
+
+
+class _PlainProgress(Silent):
+    def __init__(self) -> None:
+        self._has_told = False
+
+    def begin(self, stage: Stage, size_bytes: int) -> None:
+        if stage is Stage.RESTORING and not self._has_told:
+            note(f"{size_bytes:,} bytes are being restored from an archive, which takes hours. Waiting for them.")
+            self._has_told = True
 
 
 class _TerminalProgress:

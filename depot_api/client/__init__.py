@@ -5,6 +5,7 @@ from depot_api.client import DepotClient, submit_tree, sync_tree
 
 from depot_api.client.depot import DepotClient
 from depot_api.client.problems import (
+    BeingRestored,
     ConnectionLost,
     DamagedContent,
     DepotError,
@@ -22,6 +23,7 @@ from depot_api.client.submit import SubmitResult, submit_tree
 from depot_api.client.sync import Status, SyncResult, Verification, status, sync_tree, verify
 
 __all__ = [
+    "BeingRestored",
     "ConnectionLost",
     "DamagedContent",
     "DepotClient",

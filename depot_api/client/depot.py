@@ -423,14 +423,17 @@ class DepotClient:
         return _understood(_STORED_OBJECTS, _member(response, "stored"))
 
     @contextmanager
-    def open_object(self, project_id: UUID, sha256: str, start: int = 0) -> Iterator[ObjectStream]:
+    def open_object(
+        self, project_id: UUID, sha256: str, start: int = 0, *, await_restore: bool = True
+    ) -> Iterator[ObjectStream]:
         """Receive one content, from byte `start` on if the depot can do that.
 
         From its beginning it comes as it is stored, compressed; a later part is always the content itself.
+        Raises BeingRestored when an archive has it and that is not to be waited for.
         """
         headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {"Accept-Encoding": "gzip"}
         path = f"/projects/{project_id}/objects/{sha256}"
-        response = self._http.request("GET", path, headers=headers, stream=True)
+        response = self._http.request("GET", path, headers=headers, stream=True, await_restore=await_restore)
         try:
             is_gzip = response.headers.get("Content-Encoding") == "gzip"
             begins_at = start if response.status == PARTIAL_CONTENT else 0
@@ -439,11 +442,18 @@ class DepotClient:
             response.close()
 
     @contextmanager
-    def open_pack(self, project_id: UUID, hashes: Sequence[str]) -> Iterator[Iterator[bytes]]:
-        """Receive many contents (at most FETCH_LIMIT) as one pack stream, each as a gzip member."""
+    def open_pack(
+        self, project_id: UUID, hashes: Sequence[str], *, await_restore: bool = True
+    ) -> Iterator[Iterator[bytes]]:
+        """Receive many contents (at most FETCH_LIMIT) as one pack stream, each as a gzip member.
+
+        Raises BeingRestored when an archive has some of them and that is not to be waited for.
+        """
         path = f"/projects/{project_id}/objects/fetch"
         document = {"sha256": list(hashes)}
-        response = self._http.request("POST", path, document=document, repeatable=True, stream=True)
+        response = self._http.request(
+            "POST", path, document=document, repeatable=True, stream=True, await_restore=await_restore
+        )
         try:
             yield self._http.read_chunks(response)
         finally:

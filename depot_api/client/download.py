@@ -19,7 +19,7 @@ from depot_api.client.files import FileStat, unwritable
 from depot_api.client.http import CHUNK_BYTES
 from depot_api.client.models import Version
 from depot_api.client.parallel import in_groups, run_all
-from depot_api.client.problems import ConnectionLost, DamagedContent, FileChanged, Interrupted
+from depot_api.client.problems import BeingRestored, ConnectionLost, DamagedContent, FileChanged, Interrupted
 from depot_api.client.progress import Progress, Stage, counting
 from depot_api.client.tree import WorkTree
 
@@ -60,6 +60,12 @@ class Downloaded:
 
 
 @dataclass(frozen=True, slots=True)
+class _Task:
+    run: Callable[[], Downloaded]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Downloader:
     """Fetches contents of a project into a tree."""
 
@@ -72,33 +78,45 @@ class Downloader:
     def download(self, wanted: Collection[Wanted]) -> Iterator[Downloaded]:
         """Yields one result for each group of contents as soon as its files are in place.
 
+        What an archive has to restore is asked for at once, and comes last, hours later.
+
         Raises DamagedContent when what arrives is not what was asked for, ConnectionLost, and
         LocalFileError when a file cannot be written.
         """
-        self.progress.begin(Stage.FETCHING, sum(map(_size, wanted)))
         large = sorted((one for one in wanted if one.size_bytes > SMALL_BYTES), key=_size, reverse=True)
-        tasks: list[Callable[[], Downloaded]] = [partial(self._fetch_large, one) for one in large]
+        tasks = [_Task(partial(self._fetch_large, one), one.size_bytes) for one in large]
         small = (one for one in wanted if one.size_bytes <= SMALL_BYTES)
-        tasks += [partial(self._fetch_small, group) for group in in_groups(small, _size, PACK_BYTES, FETCH_LIMIT)]
-        return run_all(tasks, WORKERS, self.stop)
+        groups = in_groups(small, _size, PACK_BYTES, FETCH_LIMIT)
+        tasks += [_Task(partial(self._fetch_small, group), sum(map(_size, group))) for group in groups]
+        while True:
+            self.progress.begin(Stage.FETCHING, sum(task.size_bytes for task in tasks))
+            put_off: list[tuple[_Task, float]] = []
+            yield from run_all([partial(_unless_restored, task, put_off) for task in tasks], WORKERS, self.stop)
+            tasks = [task for task, _ in put_off]
+            if not tasks:
+                return
+            self.progress.begin(Stage.RESTORING, sum(task.size_bytes for task in tasks))
+            self.stop.wait(max(seconds for _, seconds in put_off))
+            self._look_whether_stopped()
 
     def read(self, wanted: Collection[Wanted]) -> Iterator[tuple[str, bytes]]:
         """Yields contents of up to SMALL_BYTES with their hashes, each checked, and puts none in place."""
         for group in in_groups(wanted, _size, PACK_BYTES, FETCH_LIMIT):
-            for one, content in self._small_contents(group):
+            for one, content in self._small_contents(group, await_restore=True):
                 yield one.sha256, content
 
     def _fetch_small(self, group: list[Wanted]) -> Downloaded:
         result = Downloaded()
-        for one, content in self._small_contents(group):
+        for one, content in self._small_contents(group, await_restore=False):
             self._place_content(one, content, result)
         return result
 
-    def _small_contents(self, group: Collection[Wanted]) -> Iterator[tuple[Wanted, bytes]]:
+    def _small_contents(self, group: Collection[Wanted], *, await_restore: bool) -> Iterator[tuple[Wanted, bytes]]:
+        """Raises BeingRestored before it has yielded anything, if it is not to wait."""
         waiting = {one.sha256: one for one in group}
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                for sha256, content in self._contents(waiting):
+                for sha256, content in self._contents(waiting, await_restore=await_restore or attempt > 1):
                     yield waiting.pop(sha256), content
             except ConnectionLost:
                 if attempt == ATTEMPTS:
@@ -107,10 +125,10 @@ class Downloader:
                 return
         raise DamagedContent(f"The depot did not send {len(waiting)} of the contents that were asked for. Try again.")
 
-    def _contents(self, waiting: Mapping[str, Wanted]) -> Iterator[tuple[str, bytes]]:
+    def _contents(self, waiting: Mapping[str, Wanted], *, await_restore: bool) -> Iterator[tuple[str, bytes]]:
         """Contents of a pack stream, each checked."""
         reader = PackReader()
-        with self.depot.open_pack(self.project_id, list(waiting)) as chunks:
+        with self.depot.open_pack(self.project_id, list(waiting), await_restore=await_restore) as chunks:
             sha256, stored = "", bytearray()
             for chunk in chunks:
                 self._look_whether_stopped()
@@ -178,7 +196,7 @@ class Downloader:
     def _append(
         self, one: Wanted, file: FileIO, hasher: "hashlib._Hash", advance: Callable[[int], None]
     ) -> "hashlib._Hash":
-        with self.depot.open_object(self.project_id, one.sha256, file.tell()) as stream:
+        with self.depot.open_object(self.project_id, one.sha256, file.tell(), await_restore=False) as stream:
             if stream.start != file.tell():
                 file.truncate(0)
                 hasher = hashlib.sha256()
@@ -199,6 +217,15 @@ class Downloader:
     def _look_whether_stopped(self) -> None:
         if self.stop.is_set():
             raise Interrupted("Stopped.")
+
+
+def _unless_restored(task: _Task, put_off: list[tuple[_Task, float]]) -> Downloaded:
+    """Nothing yet, of what is being restored: when to ask again is noted."""
+    try:
+        return task.run()
+    except BeingRestored as wait:
+        put_off.append((task, wait.retry_after_seconds))
+        return Downloaded()
 
 
 def _events(reader: PackReader, chunk: bytes) -> Iterator[EntryStart | EntryData | EntryEnd]:

@@ -11,7 +11,14 @@ from uuid import uuid4
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
 
-from depot_api.client.problems import ConnectionLost, DepotError, OutcomeUnknown, ProblemError, Unreachable
+from depot_api.client.problems import (
+    BeingRestored,
+    ConnectionLost,
+    DepotError,
+    OutcomeUnknown,
+    ProblemError,
+    Unreachable,
+)
 
 CHUNK_BYTES = 1 << 18  # large enough that the interpreter is idle most of the time, small enough to stop quickly
 CONNECT_TIMEOUT_SECONDS = 30.0  # also bounds the sending of one chunk
@@ -19,6 +26,7 @@ READ_TIMEOUT_SECONDS = 300.0  # a submit of very many paths is one long transact
 BACK_OFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)  # long enough for a service that is being restarted
 LONGEST_RETRY_AFTER_SECONDS = 30.0
 SERVICE_UNAVAILABLE = 503
+ACCEPTED = 202
 FIRST_NOT_SUCCESS = 300
 NEVER_SENT = (NewConnectionError, ConnectTimeoutError, NameResolutionError, SSLError)
 
@@ -102,14 +110,17 @@ class Transport:
         repeatable: bool | None = None,
         stream: bool = False,
         patient: bool = True,
+        await_restore: bool = True,
     ) -> urllib3.BaseHTTPResponse:
         """Send one request and return its successful answer.
 
         `repeatable` says that sending it twice does no harm; GET, PUT and DELETE are, unless told
         otherwise. With `stream` the answer's body is left to be read with `read_chunks`. Without
-        `patient` a 503 is an answer like any other, and not waited out.
+        `patient` a 503 is an answer like any other, and not waited out; without `await_restore` neither is
+        the restore of content from an archive.
 
-        Raises ProblemError (the depot refused), Unreachable (never sent), ConnectionLost and OutcomeUnknown.
+        Raises ProblemError (the depot refused), Unreachable (never sent), ConnectionLost, OutcomeUnknown
+        and BeingRestored.
         """
         if document is not None:
             encoded = json.dumps(document).encode()
@@ -119,6 +130,14 @@ class Transport:
         call = _Call(
             method, self._address(path, query), body, self._headers(body, headers), repeatable, stream, patient
         )
+        while True:
+            try:
+                return self._persistently(call)
+            except BeingRestored as wait:
+                if not await_restore or self._closing.wait(wait.retry_after_seconds):
+                    raise
+
+    def _persistently(self, call: _Call) -> urllib3.BaseHTTPResponse:
         for delay in self._back_off_seconds:
             try:
                 return self._attempt(call)
@@ -152,10 +171,13 @@ class Transport:
                 raise self._unknown(error) from error
             raise _TryAgain(self._lost(error)) from error
         self._has_answered = True
+        retry_after_seconds = _retry_after_seconds(response)
+        if response.status == ACCEPTED and retry_after_seconds is not None:
+            response.drain_conn()
+            raise BeingRestored(retry_after_seconds)
         if response.status < FIRST_NOT_SUCCESS:
             return response
         problem = _problem(response, call.headers["X-Request-Id"])
-        retry_after_seconds = _retry_after_seconds(response)
         if call.patient and response.status == SERVICE_UNAVAILABLE and retry_after_seconds is not None:
             raise _TryAgain(problem, retry_after_seconds)
         raise problem

@@ -27,6 +27,14 @@ class UnexpectedAnswer(DepotError):
     """The answer is not one that a depot gives."""
 
 
+class BeingRestored(DepotError):
+    """Content that an archive restores: hours later it is there."""
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__("The content is being restored from an archive, which takes hours. Ask again later.")
+        self.retry_after_seconds = retry_after_seconds
+
+
 class DamagedContent(DepotError):
     """Received bytes that are not the content they were announced as."""
 

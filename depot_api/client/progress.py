@@ -10,6 +10,7 @@ class Stage(StrEnum):
     HASHING = "Hashing"
     SENDING = "Sending"
     FETCHING = "Fetching"
+    RESTORING = "Waiting for an archive"
 
 
 class Progress(Protocol):

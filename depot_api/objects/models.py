@@ -8,6 +8,13 @@ MAX_MISSING_HASHES = 10_000  # one JSON body of 700 KB
 MAX_FETCH_OBJECTS = 1_000  # what one streamed answer carries; more are asked for in more requests
 
 
+class BeingRestored(BaseModel):
+    """Content that an archive restores: hours later it is there."""
+
+    detail: str
+    sha256: list[str]
+
+
 class MissingQuery(WireModel):
     sha256: list[Sha256Hex] = Field(max_length=MAX_MISSING_HASHES)
 

@@ -29,7 +29,7 @@ async def known_blobs(tx: Transaction, project_id: UUID, hashes: Sequence[bytes]
     """Those that the history that the asker may read refers to, or that the asker has sent to it."""
     rows = await fetch_all(
         tx,
-        """SELECT b.sha256, b.size_bytes, b.stored_bytes, b.stored_crc32
+        """SELECT b.sha256, b.size_bytes, b.stored_bytes, b.stored_crc32, b.evicted_at IS NOT NULL AS is_evicted
            FROM unnest(%(hashes)s::bytea[]) AS asked (sha256) JOIN blobs b ON b.sha256 = asked.sha256
            WHERE EXISTS (SELECT FROM project_blobs p WHERE p.project_id = %(project_id)s AND p.sha256 = asked.sha256
                          AND (p.project_id <> ALL ((SELECT restricted_projects())::uuid[])
@@ -75,4 +75,5 @@ def _stored_blob(row: DictRow) -> StoredBlob:
         size_bytes=row["size_bytes"],
         stored_bytes=row["stored_bytes"],
         stored_crc32=row["stored_crc32"],
+        is_evicted=row["is_evicted"],
     )

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request, Response, status
 from depot_api.blobstore import pack
 from depot_api.identity.actor import CurrentUser
 from depot_api.objects import service
-from depot_api.objects.models import FetchQuery, MissingAnswer, MissingQuery, StoredObject, StoredPack
+from depot_api.objects.models import BeingRestored, FetchQuery, MissingAnswer, MissingQuery, StoredObject, StoredPack
 from depot_api.problems import (
     ContentDamaged,
     Forbidden,
@@ -27,10 +27,14 @@ from depot_api.wire import Sha256Hex
 router = APIRouter(prefix="/projects/{project_id}/objects", tags=["objects"])
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+RESTORING: dict[int | str, dict[str, Any]] = {
+    202: {"model": BeingRestored, "description": "An archive restores it. Ask again after Retry-After."}
+}
 CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": BINARY}, "description": "The content, gzip-coded where accepted."},
     206: {"content": {"application/octet-stream": BINARY}, "description": "A range of the content."},
     304: {"description": "You have it already."},
+    **RESTORING,
 }
 WRITES = (Forbidden, ProjectArchived, LengthRequired, HashMismatch, StorageFull, QuotaExceeded)
 PathSha256 = Annotated[Sha256Hex, Path(description="SHA-256 of the content in lower-case hex.")]
@@ -69,7 +73,11 @@ async def put_pack(project_id: UUID, request: Request, actor: CurrentUser) -> St
     "/fetch",
     summary="Get many objects in one streamed answer",
     response_class=Response,
-    responses={200: {"content": {pack.GZIP_MEDIA_TYPE: BINARY}}, **documented(ContentDamaged, Obliterated)},
+    responses={
+        200: {"content": {pack.GZIP_MEDIA_TYPE: BINARY}},
+        **RESTORING,
+        **documented(ContentDamaged, Obliterated),
+    },
 )
 async def fetch_objects(project_id: UUID, body: FetchQuery, actor: CurrentUser) -> Response:
     """A pack whose entries are the stored gzip members, named by the SHA-256 of their content."""

@@ -11,10 +11,10 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool
 
 from depot_api.blobstore import pack
-from depot_api.blobstore.errors import BlobDamaged, BlobMissing
+from depot_api.blobstore.errors import BlobArchived, BlobDamaged, BlobMissing, BlobUnreachable
 from depot_api.blobstore.layout import StoredBlob
 from depot_api.blobstore.store import BlobStore
-from depot_api.metrics import DAMAGED_READS, DOWNLOADED_BYTES
+from depot_api.metrics import DAMAGED_READS, DOWNLOADED_BYTES, EVICTED_READS
 from depot_api.problems import ContentDamaged, RangeNotSatisfiable
 
 _log = structlog.get_logger()
@@ -66,7 +66,7 @@ async def _stream(
 
 
 def _chunks(store: BlobStore, blob: StoredBlob, span: tuple[int, int] | None) -> Iterator[bytes]:
-    """An object that is damaged is healed where the mirror has it. What had begun by then is cut, never completed."""
+    """What is damaged or evicted is fetched from another copy. What had begun by then is cut, never completed."""
     sent = False
     try:
         for chunk in _stored_chunks(store, blob, span):
@@ -79,9 +79,20 @@ def _chunks(store: BlobStore, blob: StoredBlob, span: tuple[int, int] | None) ->
 
 
 def _healed(store: BlobStore, blob: StoredBlob, error: BlobDamaged | BlobMissing) -> bool:
-    healed = store.heal(blob)
+    try:
+        healed = store.heal(blob)
+    except BlobArchived:
+        EVICTED_READS.labels("restoring").inc()
+        raise
+    except BlobUnreachable as unreachable:
+        EVICTED_READS.labels("unavailable").inc()
+        _log.warning("object_cannot_be_fetched", sha256=blob.sha256, seen=str(unreachable))
+        raise
+    if healed and blob.is_evicted:
+        EVICTED_READS.labels("fetched").inc()
+        return True
     DAMAGED_READS.labels("yes" if healed else "no").inc()
-    _log.warning("damaged_object_read", sha256=blob.sha256, seen=str(error), healed_from_mirror=healed)
+    _log.warning("damaged_object_read", sha256=blob.sha256, seen=str(error), healed=healed)
     return healed
 
 
@@ -119,12 +130,20 @@ async def pack_response(store: BlobStore, blobs: Sequence[StoredBlob]) -> Respon
 
 
 def _damaged(store: BlobStore, blobs: Sequence[StoredBlob]) -> list[str]:
-    """Those that are not there in their size, and that no mirror heals."""
-    return [
-        blob.sha256
-        for blob in blobs
-        if not store.is_intact(blob) and not _healed(store, blob, BlobDamaged(blob.sha256, "missing, or another size"))
-    ]
+    """Those that are not there in their size, and that no other copy heals.
+
+    Raises BlobArchived for all that an archive has, so that it is asked for all of them at once.
+    """
+    damaged, archived = [], []
+    for blob in blobs:
+        try:
+            if not store.is_intact(blob) and not _healed(store, blob, BlobDamaged(blob.sha256, "missing or cut")):
+                damaged.append(blob.sha256)
+        except BlobArchived:
+            archived.append(blob.sha256)
+    if archived and not damaged:
+        raise BlobArchived(archived)
+    return damaged
 
 
 def _packed(store: BlobStore, blobs: Sequence[StoredBlob]) -> Iterator[bytes]:

@@ -88,7 +88,8 @@ async def not_intact(depot: Depot, known: list[StoredBlob], hashes: list[str]) -
 
 
 def _intact(store: BlobStore, blobs: list[StoredBlob]) -> list[StoredBlob]:
-    return [blob for blob in blobs if store.is_intact(blob)]
+    """What was evicted is had, wherever it lies: reading fetches it back."""
+    return [blob for blob in blobs if blob.is_evicted or store.is_intact(blob)]
 
 
 async def get_object(actor: Actor, project_id: UUID, sha256: str, request: Request) -> Response:

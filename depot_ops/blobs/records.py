@@ -11,7 +11,7 @@ import psycopg
 from depot_api.blobstore.layout import StoredBlob
 
 _RECORDED: LiteralString = """
-    SELECT encode(sha256, 'hex'), size_bytes, stored_bytes, stored_crc32, verified_at FROM blobs
+    SELECT encode(sha256, 'hex'), size_bytes, stored_bytes, stored_crc32, verified_at, evicted_at IS NOT NULL FROM blobs
     WHERE removed_at IS NULL AND """
 HASH_BYTES = 32
 
@@ -26,6 +26,8 @@ class Recorded:
 
     blob: StoredBlob
     written_at: datetime
+    is_evicted: bool = False
+    """It may be away from the store's own disk, and has to be in the other copies."""
 
 
 class BlobRecords:
@@ -47,7 +49,7 @@ class BlobRecords:
 
     def _recorded(self, query: LiteralString, parameters: Sequence[object]) -> dict[str, Recorded]:
         rows = self._connection.execute(query, parameters)
-        return {row[0]: Recorded(StoredBlob(row[0], row[1], row[2], row[3]), row[4]) for row in rows}
+        return {row[0]: Recorded(StoredBlob(*row[:4]), row[4], row[5]) for row in rows}
 
 
 @contextmanager

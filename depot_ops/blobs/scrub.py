@@ -126,9 +126,9 @@ class Scrubber:
         if copy.name is CopyName.MIRROR:
             settled = began - timedelta(seconds=self._options.settled_seconds)
             recorded = {sha256: known for sha256, known in recorded.items() if known.written_at < settled}
-        suspects = _unlike_their_records(copy.layout, recorded, pool)
+        suspects = _unlike_their_records(copy, recorded, pool)
         # Sent again or removed for good meanwhile: only what is not like its record of now is damaged.
-        seen = _unlike_their_records(copy.layout, now_recorded := self._records.of(list(suspects)), pool)
+        seen = _unlike_their_records(copy, now_recorded := self._records.of(list(suspects)), pool)
         damaged = [Damaged(copy_name=copy.name, sha256=sha256, seen=what) for sha256, what in seen.items()]
         if self._options.repair:
             for found in damaged:
@@ -156,17 +156,17 @@ class Scrubber:
         write_durably(directory / f"scrub-{result.started_at:%Y%m%dT%H%M%S%fZ}.json", result)
 
 
-def _unlike_their_records(layout: Layout, recorded: dict[str, Recorded], pool: ThreadPoolExecutor) -> dict[str, str]:
+def _unlike_their_records(copy: _Copy, recorded: dict[str, Recorded], pool: ThreadPoolExecutor) -> dict[str, str]:
     """hash → what was seen, of those objects that are not what their record says."""
-    seen = pool.map(lambda known: _difference(layout, known), recorded.values())
+    seen = pool.map(lambda known: _difference(copy, known), recorded.values())
     return {sha256: what for sha256, what in zip(recorded, seen, strict=True) if what is not None}
 
 
-def _difference(layout: Layout, recorded: Recorded) -> str | None:
+def _difference(copy: _Copy, recorded: Recorded) -> str | None:
     try:
-        found = examine(layout, recorded.blob.sha256)
+        found = examine(copy.layout, recorded.blob.sha256)
     except BlobMissing:
-        return MISSING
+        return None if recorded.is_evicted and copy.name is CopyName.STORE else MISSING
     except BlobDamaged as error:
         return error.seen
     except OSError as error:  # what a dying disk says

@@ -6,15 +6,14 @@ import dagster as dg
 
 from depot_ops.assets.replica import WRITABLE_PRIMARY, replica_key
 from depot_ops.checks.result import check_result
-from depot_ops.replicas.nodes import Node
 from depot_ops.replicas.single_primary import CHECK
 from depot_ops.replicas.synchronous import CHECK as SYNCHRONOUS
 from depot_ops.replicas.watch import LAG
 from depot_ops.resources import Replicas
 
 
-def replica_checks(nodes: Sequence[Node]) -> list[dg.AssetChecksDefinition]:
-    return [_single_primary_check(), _synchronous_check(), *map(_lag_check, nodes)] if nodes else []
+def replica_checks(names: Sequence[str]) -> list[dg.AssetChecksDefinition]:
+    return [_single_primary_check(), _synchronous_check(), *map(_lag_check, names)] if names else []
 
 
 def _synchronous_check() -> dg.AssetChecksDefinition:
@@ -52,9 +51,9 @@ def _single_primary_check() -> dg.AssetChecksDefinition:
     return single_primary
 
 
-def _lag_check(node: Node) -> dg.AssetChecksDefinition:
+def _lag_check(name: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=replica_key(node),
+        asset=replica_key(name),
         name=LAG,
         compute_kind="postgres",
         description=(
@@ -64,6 +63,6 @@ def _lag_check(node: Node) -> dg.AssetChecksDefinition:
         ),
     )
     def replica_lag(replicas: Replicas) -> dg.AssetCheckResult:
-        return check_result(replicas.watch([node])[0].finding())
+        return check_result(replicas.watch([name])[0].finding())
 
     return replica_lag

@@ -27,6 +27,7 @@ from depot_ops.postgres.accounts import AccountError, reachable_home, runnable_b
 from depot_ops.postgres.binaries import Binaries, BinariesNotFound, find_binaries
 from depot_ops.postgres.cluster import Cluster, ClusterError
 from depot_ops.replicas.nodes import ReplicaError
+from depot_ops.settings import FailoverProvider
 
 MIN_FREE_BYTES = 1 << 30  # two clusters with their first WAL take 200 MB; less than this is soon a full disk
 READY_TIMEOUT_SECONDS = 120.0
@@ -144,6 +145,9 @@ class Stack:
             self.nodes.prove_standby(standby)
         except ReplicaError as error:  # the depot works without it, and `depot-ops replica` mends it
             self.say(f"the standby is not there: {error}")
+        # It has nothing to do until `depot-ops replica synchronous` turns a mode on.
+        command = ["-m", "depot_ops", "replica", "keep-synchronous"]
+        self._start_program("keep-synchronous", command, self._operations_environment())
 
     def _start_dagster_webserver(self) -> None:
         self.supervisor.start(ClusterService("dagster-postgres", self.dagster_cluster))
@@ -217,6 +221,7 @@ class Stack:
             "DEPOT_OPS_URL": self.nodes.url("depot", "depot_ops", self.secrets.ops_password),
             "DEPOT_REPLICATION_URL": self.nodes.url(),
             "REPLICA_DIR": str(self.nodes.nodes.directory),
+            "FAILOVER_PROVIDER": FailoverProvider.ASSISTED.value,
             "BACKUP_DIR": str(self.options.data_dir / "backups"),
             "DATABASE_OWNER_URL": self.owner_url,
             **self._wal_environment(),

@@ -26,10 +26,20 @@ from depot_ops.postgres.wal.progress import check_backlog, check_freshness, chec
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.health import Limits
 from depot_ops.replicas.nodes import Nodes, ReplicaError
+from depot_ops.replicas.patroni_watch import check_single_leader, watch_members
 from depot_ops.replicas.single_primary import check_single_primary
+from depot_ops.replicas.site import epochs_of, member_names, patroni_of
 from depot_ops.replicas.watch import known_nodes, watch
 from depot_ops.reports.nightly import check_backup_age
-from depot_ops.settings import BaseBackupAgeSettings, BlobSettings, MetricsSettings, ObjectiveSettings, load
+from depot_ops.settings import (
+    BaseBackupAgeSettings,
+    BlobSettings,
+    FailoverProvider,
+    MetricsSettings,
+    ObjectiveSettings,
+    PatroniSettings,
+    load,
+)
 
 HALF_A_MINUTE, FIVE_MINUTES, QUARTER_OF_AN_HOUR = 30.0, 300.0, 900.0
 # What a disk or a server that is gone leads to; anything else is a defect, and logged.
@@ -109,7 +119,9 @@ def configured_probes(settings: MetricsSettings) -> list[Probe]:
         probes.append(_probe("archiver_backlog", lambda: check_backlog(primary)))
     if spool := settings.wal_spool_dir:
         probes.append(_probe("spool_backlog", lambda: check_spool(spool)))
-    if primary and settings.replica_dir:
+    if primary and settings.failover_provider is FailoverProvider.PATRONI:
+        probes += _of_patroni(load(PatroniSettings), primary)
+    elif primary and settings.replica_dir:
         probes += _of_replicas(settings, settings.replica_dir, primary)
     if replica := settings.depot_replica_url:
         probes.append(_probe("replica_health", lambda: check_standby(replica.get_secret_value(), primary)))
@@ -167,7 +179,7 @@ def _of_replicas(settings: MetricsSettings, replica_dir: Path, primary: str) -> 
 
     def lags() -> list[Seen]:
         found = watch(known_nodes(replica_dir), primary, limits)
-        return [Seen(watched.finding(), watched.node.name) for watched in found]
+        return [Seen(watched.finding(), watched.name) for watched in found]
 
     def single() -> Finding:
         account = server_account()
@@ -175,6 +187,17 @@ def _of_replicas(settings: MetricsSettings, replica_dir: Path, primary: str) -> 
         return check_single_primary(place)
 
     return [Probe("replica_lag", lags, HALF_A_MINUTE), _probe("single_primary", single)]
+
+
+def _of_patroni(settings: PatroniSettings, primary: str) -> list[Probe]:
+    limits = Limits(settings.replay_lag_threshold_seconds, settings.replay_lag_threshold_bytes)
+
+    def lags() -> list[Seen]:
+        found = watch_members(patroni_of(settings), primary, limits, member_names(settings))
+        return [Seen(watched.finding(), watched.name) for watched in found]
+
+    single = _probe("single_primary", lambda: check_single_leader(patroni_of(settings), primary, epochs_of(settings)))
+    return [Probe("replica_lag", lags, HALF_A_MINUTE), single]
 
 
 def _of_blobs(settings: BlobSettings) -> list[Probe]:

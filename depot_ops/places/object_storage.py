@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from depot_api.s3 import ObjectStorageSettings, connect
 from depot_ops.places.place import (
     CHUNK_BYTES,
     Place,
@@ -27,7 +26,6 @@ from depot_ops.places.place import (
     Stored,
     write_whole,
 )
-from depot_ops.settings import ObjectStorageSettings
 
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import CompletedPartTypeDef
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 PART_BYTES = 16 << 20
 MAX_PARTS = 10_000
 PARALLEL_PARTS = 4
-CONNECTIONS = 32
 NOT_FOUND, PRECONDITION_FAILED = 404, 412
 SHA256 = "sha256"
 
@@ -47,22 +44,7 @@ class ObjectStorage(Place):
         self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
         self._sse = settings.encryption()
         try:
-            self._s3 = boto3.session.Session().client(
-                "s3",
-                endpoint_url=str(settings.s3_endpoint_url) if settings.s3_endpoint_url else None,
-                region_name=settings.s3_region,
-                config=Config(
-                    s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
-                    retries={"mode": "standard", "max_attempts": settings.s3_attempts},
-                    connect_timeout=settings.s3_timeout_seconds,
-                    read_timeout=settings.s3_timeout_seconds,
-                    max_pool_connections=CONNECTIONS,
-                    # Ours is a SHA-256 that is known before; a trailing CRC would only say it again.
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                ),
-                **settings.credentials(),
-            )
+            self._s3 = connect(settings)
         except (BotoCoreError, ValueError) as error:
             raise PlaceError(f"{self} cannot be used with these settings: {error}") from error
         # Of a bucket that is not there, every key is missing: that must not pass for an empty place.

@@ -297,6 +297,11 @@ def finish(place: Place, failover: Failover, evidence: Path | None, archive: Pat
     return failover.with_(finished_at=datetime.now(UTC))
 
 
+def finish_without_document(place: Place, failover: Failover) -> Failover:
+    """Where nobody says where to."""
+    return finish(place, failover, None, None)
+
+
 def promote(
     place: Place,
     name: str,
@@ -305,12 +310,14 @@ def promote(
     accept_data_loss: bool = False,
     reason: str = "",
     max_loss_bytes: int = MAX_LOSS_BYTES,
+    conclude: Step = finish_without_document,
 ) -> Promotion:
     """Make the standby `name` the primary because somebody says that the primary is lost.
 
     Every other node that is not a standby is fenced first. Raises Refused when one cannot be, when one still takes
     writes, when another standby has more, or when more than `max_loss_bytes` would be lost; all but the second are
-    overruled by `accept_data_loss` with a `reason`, which is kept with the epoch.
+    overruled by `accept_data_loss` with a `reason`, which is kept with the epoch. `conclude` is the last step: it
+    finishes the failover, and documents it.
     """
     terms = Terms(max_loss_bytes=max_loss_bytes, accept_data_loss=accept_data_loss, reason=reason)
     with place.nodes.locked():
@@ -318,7 +325,7 @@ def promote(
         for step in (choose, fence_suspects, verify_fence, promote_target):
             failover = step(place, failover)
         failover = await_writes(place, begin_next_epoch(place, failover, epochs))
-        failover = finish(place, failover, None, None)
+        failover = conclude(place, failover)
         forget(place)
     return as_promotion(failover)
 

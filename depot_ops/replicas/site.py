@@ -1,5 +1,6 @@
 """The nodes as the environment names them, for what runs by itself."""
 
+import re
 import shlex
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,10 @@ from depot_ops.replicas.create import Place
 from depot_ops.replicas.failover import Terms
 from depot_ops.replicas.loss import ANSWER_SECONDS, Patience
 from depot_ops.replicas.nodes import Nodes, ReplicaError
+from depot_ops.replicas.patroni import Patroni, TlsFiles
 from depot_ops.replicas.streaming import connected
-from depot_ops.settings import FailoverSettings
+from depot_ops.replicas.watch import known_nodes
+from depot_ops.settings import FailoverProvider, FailoverSettings, PatroniSettings, ReplicaSettings, load
 
 WATCH_SECONDS = 4.0
 _SYSTEM_IDENTIFIER = "SELECT system_identifier FROM pg_control_system()"
@@ -43,6 +46,32 @@ def place_of(settings: FailoverSettings) -> Place:
     )
 
 
+def patroni_of(settings: PatroniSettings) -> Patroni:
+    """Raises ReplicaError when something is not set or cannot be used."""
+    if not settings.rest_urls:
+        raise ReplicaError("PATRONI_URLS has to be set where FAILOVER_PROVIDER is patroni")
+    files = TlsFiles(
+        cacert=settings.patroni_ctl_cacert,
+        certfile=settings.patroni_ctl_certfile,
+        keyfile=settings.patroni_ctl_keyfile,
+    )
+    username, password = settings.patroni_restapi_username, settings.patroni_restapi_password.get_secret_value()
+    return Patroni(settings.rest_urls, (username, password) if username else None, files.context())
+
+
+def member_names(settings: PatroniSettings) -> dict[str, str]:
+    """What each member is shown as, by its address: the same whether it answers or not."""
+    return {url: re.sub(r"[^a-z0-9]+", "_", url.partition("://")[2].lower()).strip("_") for url in settings.rest_urls}
+
+
+def watched_names() -> list[str]:
+    """The servers to watch, as they are shown. Raises SettingsError, and ReplicaError where a record is unreadable."""
+    settings = load(ReplicaSettings)
+    if settings.failover_provider is FailoverProvider.PATRONI:
+        return list(member_names(load(PatroniSettings)).values())
+    return [node.name for node in known_nodes(settings.replica_dir)]
+
+
 @cache
 def _programs() -> tuple[ServerAccount, Binaries]:
     account = server_account()
@@ -59,7 +88,7 @@ def terms_of(settings: FailoverSettings) -> Terms:
     return Terms(max_loss_bytes=settings.failover_max_loss_bytes, reason="assisted failover: the primary was lost")
 
 
-def epochs_of(settings: FailoverSettings) -> EpochFile | None:
+def epochs_of(settings: FailoverSettings | PatroniSettings) -> EpochFile | None:
     path: Path | None = settings.asset_storage_path
     return EpochFile(path / FILE_NAME) if path else None
 

@@ -22,10 +22,15 @@ FIGURES = {
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One node; the primary has no lag."""
+    """One server; the primary has no lag."""
 
-    node: Node
+    name: str
     health: ReplicaHealth | None
+
+    @classmethod
+    def gone(cls, name: str) -> "Watched":
+        reason = f"no server {name} is known any more: reload the definitions"
+        return cls(name, ReplicaHealth(replica=name, status=ReplicaStatus.UNKNOWN, reason=reason))
 
     def finding(self) -> Finding:
         if self.health is None:
@@ -43,7 +48,7 @@ def watch(nodes: list[Node], url: str, limits: Limits) -> list[Watched]:
     primary = _primary_of(nodes, url)
 
     def look(node: Node) -> Watched:
-        return Watched(node, None if node == primary else check_replica(node.conninfo(url), url, limits))
+        return Watched(node.name, None if node == primary else check_replica(node.conninfo(url), url, limits))
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return list(pool.map(look, nodes))

@@ -3,7 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
-from depot_ops.replicas.failover import Failover
+from depot_ops.replicas.create import Place
+from depot_ops.replicas.failover import Failover, finish
 from depot_ops.reports.nightly import write_whole
 
 DIRECTORY = "failovers"  # in the directory of the backups
@@ -13,6 +14,14 @@ NAME_FORMAT = "failover-%Y%m%dT%H%M%SZ"
 def evidence_directory(failover: Failover, backup_dir: Path) -> Path:
     """Where the lost primary's log is kept, beside the document."""
     return backup_dir / DIRECTORY / failover.started_at.strftime(NAME_FORMAT)
+
+
+def document_failover(
+    place: Place, failover: Failover, backup_dir: Path, archive: Path | None
+) -> tuple[Failover, Path, Path]:
+    """The last step of a failover: keep the end of the lost primary's log, and write the documents. Raises OSError."""
+    failover = finish(place, failover, evidence_directory(failover, backup_dir), archive)
+    return failover, *write_documents(failover, backup_dir)
 
 
 def write_documents(failover: Failover, backup_dir: Path) -> tuple[Path, Path]:

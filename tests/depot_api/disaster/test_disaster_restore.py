@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from depot_api.database.bootstrap import ROLES
 from depot_ops.blobs.mirror import open_mirror
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.accounts import runnable_binaries, server_account
@@ -43,7 +44,7 @@ class Studio:
         environment = {
             **os.environ,
             "DEPOT_BOOTSTRAP_URL": self.cluster.url(),
-            **{f"DEPOT_{role}_PASSWORD": PASSWORD for role in ("OWNER", "SERVICE", "DUMP", "OPS")},
+            **{f"{role.upper()}_PASSWORD": PASSWORD for role in ROLES},
             "DATABASE_OWNER_URL": self.cluster.url("depot", "depot_owner"),
         }
         for command in ("bootstrap", "upgrade"):

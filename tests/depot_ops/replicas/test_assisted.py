@@ -31,6 +31,7 @@ from depot_ops.replicas.server import Server, ShutdownMode, wait_until
 from depot_ops.reports.failovers import newest_document
 from depot_ops.resources import Replicas
 from depot_ops.sensors import replica_sensors
+from depot_ops.settings import FailoverProvider
 from tests.depot_ops.replicas.test_failover import kill_9
 
 QUICK = Patience(interval_seconds=0.1, watch_seconds=0.3)
@@ -77,7 +78,7 @@ def set_environment(replication, storage_url: str, tmp_path: Path, monkeypatch) 
 
 
 def tick(replication, instance: dg.DagsterInstance) -> dg.RunRequest | dg.SkipReason:
-    (sensor,) = failover_sensors(replication.place.nodes.all())
+    (sensor,) = failover_sensors(FailoverProvider.ASSISTED, ["primary", "standby"])
     return sensor(dg.build_sensor_context(instance=instance))
 
 
@@ -154,7 +155,7 @@ def test_interrupted_after_each_step_it_is_taken_up_again(assisted):
     old = assisted.server("primary")
     old.may_be_primary()
     old.start()
-    (sensor,) = replica_sensors(place.nodes.all())
+    (sensor,) = replica_sensors([node.name for node in place.nodes.all()])
     events = sensor(dg.build_sensor_context(resources={"replicas": Replicas(url=place.url)})).asset_events
     (single,) = [event for event in events if getattr(event, "check_name", "") == "single_primary"]
     assert not single.passed
@@ -229,7 +230,7 @@ def test_it_is_off_unless_turned_on_and_never_beside_the_storage(pair, storage_u
     set_environment(pair, storage_url, tmp_path, monkeypatch)
 
     def described() -> str:
-        (sensor,) = failover_sensors(pair.place.nodes.all())
+        (sensor,) = failover_sensors(FailoverProvider.ASSISTED, ["primary", "standby"])
         return sensor.description
 
     assert "Promotion is ON" in described()

@@ -50,7 +50,7 @@ def test_removing_it_drops_slot_role_and_data(replication):
     remove(replication.place, "standby")
     assert slots(replication) == []
     assert not data.parent.exists()
-    assert replication.query("primary", "SELECT rolname FROM pg_roles WHERE rolname LIKE 'depot_replica_%%'") == []
+    assert replication.query("primary", "SELECT rolname FROM pg_roles WHERE rolname LIKE 'depot\\_replica\\_%%'") == []
     assert [node.name for node in replication.place.nodes.all()] == ["primary"]
 
 

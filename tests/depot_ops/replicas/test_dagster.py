@@ -13,8 +13,7 @@ from depot_ops.sensors import replica_sensors
 
 def tick(pair):
     """One tick of the sensor: figures and the check's answer, by node."""
-    nodes = pair.place.nodes.all()
-    (sensor,) = replica_sensors(nodes)
+    (sensor,) = replica_sensors([node.name for node in pair.place.nodes.all()])
     context = dg.build_sensor_context(resources={"replicas": Replicas(url=pair.place.url)})
     events = sensor(context).asset_events
     observed = {event.asset_key.path[-1]: event for event in events if isinstance(event, dg.AssetObservation)}

@@ -16,6 +16,7 @@ from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.rejoin import Way, rejoin
 from depot_ops.replicas.server import STOP_TIMEOUT_SECONDS, ShutdownMode, wait_until
+from depot_ops.reports.failovers import newest_document
 
 
 def kill_9(replicated, name: str) -> None:
@@ -135,9 +136,10 @@ def test_a_directory_with_foreign_history_is_left_alone(replicated, seed):
         rejoin(replicated.place, "primary")
 
 
-def test_the_check_promotes_when_it_was_told_to_and_the_primary_is_lost(replicated):
+def test_the_check_promotes_when_it_was_told_to_and_the_primary_is_lost(replicated, tmp_path):
     environment = {
         **os.environ,
+        "BACKUP_DIR": str(tmp_path),
         "DEPOT_REPLICATION_URL": replicated.place.url,
         "REPLICA_DIR": str(replicated.place.nodes.directory),
     }
@@ -160,4 +162,7 @@ def test_the_check_promotes_when_it_was_told_to_and_the_primary_is_lost(replicat
     assert done.returncode == 0, done.stderr
     health, promotion = map(json.loads, done.stdout.splitlines())
     assert (health["status"], promotion["promoted"], promotion["epoch"]) == ("disconnected", "standby", 2)
+    page = newest_document(tmp_path)
+    assert str(page) in done.stderr
+    assert "**standby is the primary** on timeline 2, cluster epoch 2" in page.read_text()
     replicated.query("standby", "INSERT INTO written VALUES (1)")

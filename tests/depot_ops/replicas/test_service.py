@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,36 +40,47 @@ class Service:
         except httpx.TransportError:
             return False
 
+    @property
+    def file(self) -> EpochFile:
+        return EpochFile(self.storage / "cluster-epoch")
+
     def epoch(self) -> int:
-        return EpochFile(self.storage / "cluster-epoch").highest()
+        return self.file.highest()
 
 
 @pytest.fixture
 def service(replicated, tmp_path) -> Iterator[Service]:
     """With both servers in its address, the primary first."""
+    urls = (replicated.multi_host_url("depot_service"), replicated.multi_host_url("depot_owner"))
+    with running_service(*urls, tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def running_service(url: str, owner_url: str, directory: Path) -> Iterator[Service]:
+    """A service with an admin's token, on the servers that the addresses name."""
     token = "depot_" + "t" * 43
-    url = replicated.multi_host_url("depot_service")
     environment = {
         **os.environ,
         "DATABASE_URL": url,
         "JWT_SECRET": "j" * 40,
-        "ASSET_STORAGE_PATH": str(tmp_path / "storage"),
-        "DATABASE_OWNER_URL": replicated.multi_host_url("depot_owner"),
+        "ASSET_STORAGE_PATH": str(directory / "storage"),
+        "DATABASE_OWNER_URL": owner_url,
         "DEPOT_ADMIN_PASSWORD": "a-good-password-for-tests",
         "DEPOT_API_TOKEN": token,
     }
-    (tmp_path / "storage").mkdir()
+    (directory / "storage").mkdir()
     tool = [sys.executable, "-m", "depot_api.identity"]
     subprocess.run([*tool, "create-admin", "--username", "admin"], env=environment, check=True, capture_output=True)
     arguments = ["create-token", "--username", "admin", "--name", "t", "--scope", "admin", "--days", "1"]
     subprocess.run([*tool, *arguments], env=environment, check=True, capture_output=True)
     port = any_free()
     command = [sys.executable, "-m", "depot_api", "--port", str(port), "--workers", "1"]
-    with (tmp_path / "api.log").open("wb") as log:
+    with (directory / "api.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    made = Service(f"http://127.0.0.1:{port}", token, tmp_path / "storage")
+    made = Service(f"http://127.0.0.1:{port}", token, directory / "storage")
     try:
-        wait_until(made.is_ready, 30, f"the service does not start: {(tmp_path / 'api.log').read_text()}")
+        wait_until(made.is_ready, 30, f"the service does not start: {(directory / 'api.log').read_text()}")
         yield made
     finally:
         process.terminate()

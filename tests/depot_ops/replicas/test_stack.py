@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import psycopg
 import pytest
 
 from depot_ops.local.ports import any_free
+from depot_ops.replicas.nodes import Nodes
 from depot_ops.replicas.server import wait_until
+from depot_ops.replicas.synchronous import Commit, Policy, recorded, switch
 
 READY_SECONDS = 90
 
@@ -81,6 +84,8 @@ def test_they_change_places_and_are_found_again(stack):
     assert stack.roles() == {"primary": ("primary", None), "standby": ("standby", "streaming")}
     assert stack.create_project("before") == 201
 
+    hang_and_come_back(stack)
+
     rebuilt = stack.replica("rebuild", "standby")
     assert rebuilt.returncode == 0, rebuilt.stderr
     assert stack.roles() == {"primary": ("primary", None), "standby": ("standby", "streaming")}
@@ -97,3 +102,21 @@ def test_they_change_places_and_are_found_again(stack):
     assert stack.roles() == {"primary": ("standby", "streaming"), "standby": ("primary", None)}
     assert stack.create_project("after-restart") == 201
     assert stack.projects() >= {"before", "after", "after-restart"}
+
+
+def hang_and_come_back(stack: Stack) -> None:
+    """Somebody looks after the synchronous mode: writes go on when the standby hangs, and wait for it afterwards."""
+    nodes, url = Nodes(Path(stack.told["replica_dir"])), stack.told["replication_url"]
+    switch(nodes, url, Policy.DEGRADE, Commit.ON, 0.5)
+    server = psutil.Process(stack.told["pids"]["postgres-standby"])
+    hung = [server, *server.children()]
+    for process in hung:
+        process.suspend()
+    try:
+        wait_until(lambda: recorded(nodes).degraded is not None, 20, "nobody notices that it hangs")
+        assert stack.create_project("degraded") == 201
+    finally:
+        for process in hung:
+            process.resume()
+    wait_until(lambda: recorded(nodes).degraded is None, 20, "nobody waits for it again")
+    switch(nodes, url, Policy.OFF, Commit.ON, 0.5)
