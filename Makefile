@@ -41,7 +41,7 @@ torture: $(READY)
 	SEED=$(SEED) TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest -s tests/torture $(ARGS)
 	SEED=$(SEED) RESTORE_SEEDS=$(TORTURE_SECONDS) RESTORE_KILLS=20 $(BIN)/pytest tests/depot_ops/postgres/recovery \
 	  tests/depot_ops/postgres/dump/test_restore.py \
-	  -k 'random_damage or kill_9'
+	  -k 'random or kill_9'
 	SEED=$(SEED) COPY_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_ops/copies \
 	  tests/depot_ops/postgres/recovery/test_from_copy.py -k 'killed or random'
 	FAILOVERS=1 $(BIN)/pytest tests/depot_ops/replicas/test_after_failover.py

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from depot_ops.console import failed, reported
+from depot_ops.console import failed, progress, reported
 from depot_ops.copies.copying import CopyError, copy_backups
 from depot_ops.copies.holdings import Holdings, list_copy, look
 from depot_ops.copies.proofs import remove_damaged, verify_copy
@@ -57,7 +57,9 @@ def logical(as_json: Json = False) -> None:
     try:
         settings = load(DumpSettings)
         urls = dumped_databases(settings.depot_dump_url.get_secret_value(), settings)
-        taken, not_taken = take_logical_backups(urls, settings.backup_dir, find_binaries(), dump_options(settings))
+        taken, not_taken = take_logical_backups(
+            urls, settings.backup_dir, find_binaries(), dump_options(settings), say=progress
+        )
     except (SettingsError, BinariesNotFound) as error:
         raise failed(error, Status.UNHEALTHY) from None
     if as_json:
@@ -99,8 +101,10 @@ def incremental(as_json: Json = False) -> None:
 def _take_base_backup(kind: BaseBackupKind, as_json: bool) -> None:
     try:
         settings = load(BaseBackupSettings)
-        url = settings.depot_replication_url.get_secret_value()
-        backup = take_base_backup(url, settings.backup_dir, find_binaries(), kind)
+        rate = settings.base_backup_max_rate
+        backup = take_base_backup(
+            settings.source_url, settings.backup_dir, find_binaries(), kind, max_rate=rate, say=progress
+        )
     except (SettingsError, BinariesNotFound, BaseBackupError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     record = backup.record

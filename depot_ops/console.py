@@ -1,5 +1,7 @@
 """How every `depot-ops` command shows what it found, and exits."""
 
+import sys
+
 import typer
 from pydantic import BaseModel
 
@@ -32,3 +34,9 @@ def failed(error: Exception, status: Status) -> typer.Exit:
     """Print why nothing could be found out or done, and return the exit for `status`."""
     typer.secho(str(error), fg="red", err=True)
     return typer.Exit(status.exit_code)
+
+
+def progress(step: str) -> None:
+    """Tell whoever watches what begins; a log or a pipe is told the result alone."""
+    if sys.stderr.isatty():
+        typer.echo(f"{step} …", err=True)

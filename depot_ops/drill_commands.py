@@ -1,13 +1,12 @@
 """`depot-ops drill`: restore what was backed up, prove it, and show the evidence."""
 
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from depot_ops.console import failed, reported
+from depot_ops.console import failed, progress, reported
 from depot_ops.drills.record import DrillKind, DrillRecord, DrillRecordUnusable, find_drills, load_drill, record_path
 from depot_ops.drills.run import run_drill
 from depot_ops.drills.site import DrillRunning, configured_site
@@ -37,7 +36,7 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us with it wants no copy left behind
     try:
         settings = load(DrillSettings)
-        site = configured_site(settings, _progress, from_copy=from_copy)
+        site = configured_site(settings, progress, from_copy=from_copy)
         record = run_drill(DrillKind.LOGICAL if logical else DrillKind.BASE, site)
     except DrillRunning as error:
         raise failed(error, Status.UNKNOWN) from None
@@ -50,11 +49,6 @@ def run(
     typer.echo(", ".join(f"{name.removesuffix('_seconds')} {seconds} s" for name, seconds in _seconds(record)))
     typer.echo(str(record_path(settings.backup_dir, record.label).with_suffix(".html")))
     raise exit_code
-
-
-def _progress(step: str) -> None:
-    if sys.stderr.isatty():
-        typer.echo(f"{step} …", err=True)
 
 
 def _seconds(record: DrillRecord) -> list[tuple[str, int | float | str]]:

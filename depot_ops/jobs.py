@@ -13,6 +13,8 @@ from depot_ops.assets.report import ops_report
 from depot_ops.assets.service import depot_service
 from depot_ops.assets.tiering import blob_tiering
 from depot_ops.assets.wal import wal_archive
+from depot_ops.checks.backup import backup_age
+from depot_ops.checks.base_backup import base_backup_age
 from depot_ops.evidence import Status
 from depot_ops.maintenance import prune
 from depot_ops.postgres.base_record import BaseBackupKind
@@ -111,12 +113,14 @@ restore_drills = dg.define_asset_job(
 
 recovery_objectives = dg.define_asset_job(
     "recovery_objectives",
-    selection=dg.AssetSelection.checks_for_assets(restore_drill, logical_restore_drill),
+    selection=dg.AssetSelection.checks_for_assets(restore_drill, logical_restore_drill)
+    | dg.AssetSelection.checks(backup_age, base_backup_age),
     executor_def=dg.in_process_executor,
     tags=OWNER | {MAX_RUNTIME: HALF_AN_HOUR, "dagster/kind/postgres": ""},
     description=(
         "Judges by the evidence of drills whether recovery time, recovery point and the drills' age are within their"
-        " objectives. Red also when drills stopped running, which the drills themselves cannot tell. Changes nothing."
+        " objectives, and how old the newest dump and base backup are. Red also when drills or backups stopped running,"
+        " which they themselves cannot tell. Changes nothing."
     ),
 )
 

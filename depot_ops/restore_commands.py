@@ -1,6 +1,6 @@
 """`depot-ops restore` and `restore-dump`: a cluster recovered to a moment that is named, a dump as a new database."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from depot_ops.console import failed
+from depot_ops.console import failed, progress
 from depot_ops.copies.holdings import fetch_dump
 from depot_ops.evidence import Status
 from depot_ops.places import Place, PlaceError, open_place
@@ -35,6 +35,7 @@ class _Options(TypedDict):
     base: str | None
     verify: bool
     stream: Path | None
+    say: Callable[[str], None]
 
 
 @app.command("restore")
@@ -78,6 +79,7 @@ def restore_cluster(
             base=base,
             verify=verify,
             stream=stream,
+            say=progress,
         )
         if to is not None and in_place is None:
             report = restore(to, *from_what, **options)

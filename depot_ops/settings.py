@@ -59,6 +59,17 @@ class BaseBackupSettings(BackupSettings):
     depot_replication_url: SecretStr = Field(
         description="DEPOT_REPLICATION_URL: the depot's server as a superuser, or a role with REPLICATION."
     )
+    base_backup_url: SecretStr | None = Field(
+        None, description="BASE_BACKUP_URL: a standby that base backups are taken from, instead of the primary."
+    )
+    base_backup_max_rate: str | None = Field(
+        None, pattern=r"^\d+[kM]?$", description="BASE_BACKUP_MAX_RATE: the most that is read a second, 32k to 1024M."
+    )
+
+    @property
+    def source_url(self) -> str:
+        """Where base backups are taken from."""
+        return (self.base_backup_url or self.depot_replication_url).get_secret_value()
 
 
 class BaseBackupAgeSettings(BackupSettings):

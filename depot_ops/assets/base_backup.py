@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from depot_ops.postgres.base_backup import take_base_backup
+from depot_ops.postgres.base_backup import INCREMENTAL_SINCE, take_base_backup
 from depot_ops.postgres.base_record import BaseBackupKind
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.settings import BaseBackupSettings, load
@@ -20,16 +20,18 @@ class BaseBackupConfig(dg.Config):
     kinds={"postgres"},
     pool="backup",
     description=(
-        "A physical backup of the depot's whole server in BACKUP_DIR, full each week and incremental each day, verified"
-        " before it gets its name. With the archived log it leads to any moment since. When this is red there is no new"
-        " one and nothing half-done is left; the log since the last one still leads to every moment. Read the run's"
-        " error, fix it, launch full_backup."
+        "A physical backup of the depot's whole server in BACKUP_DIR, full each week and incremental each day (full too"
+        " before PostgreSQL 17), verified before it gets its name. With the archived log it leads to any moment since."
+        " When this is red there is no new one and nothing half-done is left; the log since the last one still leads to"
+        " every moment. Read the run's error, fix it, launch full_backup."
     ),
 )
 def base_backup(config: BaseBackupConfig) -> dg.MaterializeResult[None]:
-    settings = load(BaseBackupSettings)
-    url = settings.depot_replication_url.get_secret_value()
-    backup = take_base_backup(url, settings.backup_dir, find_binaries(), config.kind)
+    settings, binaries = load(BaseBackupSettings), find_binaries()
+    # An older server can do no other, and the day would be without one.
+    kind = config.kind if binaries.major >= INCREMENTAL_SINCE else BaseBackupKind.FULL
+    rate = settings.base_backup_max_rate
+    backup = take_base_backup(settings.source_url, settings.backup_dir, binaries, kind, max_rate=rate)
     record = backup.record
     return dg.MaterializeResult(
         metadata={

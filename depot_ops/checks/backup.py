@@ -5,7 +5,9 @@ import dagster as dg
 from depot_ops.assets.backup import logical_backup
 from depot_ops.checks.result import check_result, together
 from depot_ops.postgres.dump_checks import DumpCheck
+from depot_ops.reports.nightly import BACKUP_AGE, check_backup_age
 from depot_ops.resources import BackupDirectory
+from depot_ops.settings import BackupSettings, load
 
 DESCRIPTIONS = {
     DumpCheck.RESTORABLE_LISTING: "pg_restore lists each database's newest backup, with all objects of the source.",
@@ -34,4 +36,18 @@ def _check(name: DumpCheck) -> dg.AssetChecksDefinition:
     return check
 
 
-backup_checks = [_check(name) for name in DumpCheck]
+@dg.asset_check(
+    asset=logical_backup,
+    name=BACKUP_AGE,
+    blocking=True,
+    compute_kind="postgres",
+    description=(
+        "The newest dump of each database was taken within a day and two hours. When this is red, nights fail or do not"
+        " run at all: read the last run of nightly_maintenance, and launch it."
+    ),
+)
+def backup_age() -> dg.AssetCheckResult:
+    return check_result(check_backup_age(load(BackupSettings).backup_dir))
+
+
+backup_checks = [*(_check(name) for name in DumpCheck), backup_age]

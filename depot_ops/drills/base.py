@@ -46,7 +46,7 @@ def drill_base(site: Site, record: DrillRecord, workspace: Workspace) -> None:
         )
     if site.copy is not None:
         rpo_seconds += _copied(site, site.copy)
-    record.figures |= {"rpo_seconds": rpo_seconds}
+    record.figures |= {"rpo_seconds": round(rpo_seconds, 3)}
     if parse_lsn(record.canary.lsn) <= parse_lsn(base.record.stop_lsn):
         raise RestoreError(
             f"the canary at {record.canary.lsn} lies before the end of {base.record.label}: {base.record.stop_lsn}."

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,11 +87,12 @@ def take_base_backup(
     kind: BaseBackupKind = BaseBackupKind.FULL,
     *,
     max_rate: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> BaseBackup:
     """Back up the cluster at `url`, prove the backup, and only then give it its name. Raises BaseBackupError.
 
     `url` names a role with REPLICATION, on a primary or a standby. An incremental one builds on the newest backup.
-    `max_rate` is pg_basebackup's.
+    `max_rate` is pg_basebackup's; `say` is told what begins.
     """
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS) as connection:
@@ -105,7 +106,7 @@ def take_base_backup(
                 partial = directory / f"{PARTIAL_PREFIX}{_free_label(directory, kind)}"
                 try:
                     partial.mkdir(mode=0o700)
-                    record = _take(url, connection, source, parent, partial, binaries, max_rate, lock)
+                    record = _take(url, connection, source, parent, partial, binaries, max_rate, lock, say)
                     return _publish(partial, record)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)
@@ -167,9 +168,11 @@ def _take(
     binaries: Binaries,
     max_rate: str | None,
     lock: int,
+    say: Callable[[str], None],
 ) -> BaseBackupRecord:
     label = partial.name.removeprefix(PARTIAL_PREFIX)
     started_at, started = datetime.now(UTC), time.monotonic()
+    say(f"receiving {label}")
     command = [
         str(binaries.path("pg_basebackup")),
         *("--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--no-password"),
@@ -192,6 +195,7 @@ def _take(
     first, last = parse_lsn(wal_range["Start-LSN"]), parse_lsn(wal_range["End-LSN"])
     timeline, segment_bytes = int(wal_range["Timeline"]), source.segment_size_bytes
     verify_started = time.monotonic()
+    say("reading it against its manifest")
     _verify_tree(partial, binaries)
     return BaseBackupRecord(
         label=label,

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,11 +87,17 @@ DEFAULTS = DumpOptions()
 
 
 def take_logical_backups(
-    urls: Iterable[str], directory: Path, binaries: Binaries, options: DumpOptions = DEFAULTS
+    urls: Iterable[str],
+    directory: Path,
+    binaries: Binaries,
+    options: DumpOptions = DEFAULTS,
+    *,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[BackupRecord], list[NotTaken]]:
-    """Take a backup of each database: one that fails holds up none of the others."""
+    """Take a backup of each database: one that fails holds up none of the others. `say` is told which begins."""
     taken, not_taken = [], []
     for url in urls:
+        say(f"dumping {_database_of(url)} and reading the dump")
         try:
             taken.append(take_logical_backup(url, directory, binaries, options))
         except BackupError as error:

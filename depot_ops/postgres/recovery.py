@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -130,6 +130,7 @@ def restore(
     verify: bool = False,
     keeps_ties: bool = False,
     stream: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> RestoreReport:
     """Recover the cluster to `target` into the new directory `to`. Raises RestoreError; `to` is then not there.
 
@@ -137,6 +138,7 @@ def restore(
     `copy` it comes from there alone, and neither the backup directory nor the archive is looked at. `stream` is where
     pg_receivewal wrote: what it has behind the archive's end is replayed too, unless the target is a position.
     `keeps_ties` is for what takes the old one's place: it goes on archiving as the backup's configuration says.
+    `say` is told what begins.
     """
     to = to.absolute()
     _check_destination(to, account)
@@ -146,7 +148,7 @@ def restore(
             source = _open_source(backup_dir, archive_root, copy, work, system_identifier)
             for plan in plans(source.backup_dir, source.archive, target, timeline=timeline, base=base):
                 try:
-                    return _restore(plan, source, work, lock, to, binaries, account, verify, keeps_ties, stream)
+                    return _restore(plan, source, work, lock, to, binaries, account, verify, keeps_ties, stream, say)
                 except TargetNotReached as error:
                     not_reached = not_reached or error
                 if target.kind is not TargetKind.NAME:  # only a name can lie before a newer backup
@@ -173,12 +175,14 @@ def _restore(
     verify: bool,
     keeps_ties: bool,
     stream: Path | None,
+    say: Callable[[str], None],
 ) -> RestoreReport:
     started_at, started = datetime.now(UTC), time.monotonic()
     _check_version(plan, binaries)
     _check_room(plan, work, source)
     _empty(work, source)
     staged, data = work / "wal", work / "data"
+    say(f"fetching {' + '.join(element.record.label for element in plan.chain)} and {len(plan.segments)} segments")
     _bring(plan, source)
     _stage(plan, source.archive, staged)
     streamed = _stage_streamed(plan, stream, source.archive, staged)
@@ -186,6 +190,7 @@ def _restore(
     _prepare(data)
     account.own_tree(work)
     fetched = time.monotonic()
+    say(f"replaying the log to {plan.target}")
     settings, superuser = _recovery_settings(plan, staged), plan.base.record.superuser
     with serving(data, settings, superuser, work, lock, binaries, account) as (connection, log):
         in_recovery, ended, last_commit, new_timeline = _ended(connection)
@@ -196,6 +201,7 @@ def _restore(
             raise RestoreError(refused_end(streamed, ended))
     replayed = time.monotonic()
     if verify:
+        say("checking every page")
         _verify(plan, data, binaries)
     verified = time.monotonic()
     if not keeps_ties:

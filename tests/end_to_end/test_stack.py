@@ -189,7 +189,7 @@ def test_the_night_proves_its_backup_and_finds_later_damage(stack):
     assert night["dagster_status"] == "SUCCESS"
     checks = {check["check"]: check["passed"] for check in night["checks"]}
     assert checks == dict.fromkeys(
-        ("service_health", "restorable_listing", "full_read", "checksum", "row_counts"), True
+        ("service_health", "restorable_listing", "full_read", "checksum", "row_counts", "backup_age"), True
     )
     (dump,) = (stack.data_dir / "backups").glob("*.dump")
     whole = dump.read_bytes()

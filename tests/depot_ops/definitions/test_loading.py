@@ -63,6 +63,7 @@ def test_every_check_and_job_has_a_description():
         "full_read",
         "checksum",
         "row_counts",
+        "backup_age",
         "service_health",
         "chain_intact",
         "base_backup_verified",

@@ -39,6 +39,7 @@ def test_a_week_with_its_drills_is_green_with_figures_and_stays_so_until_they_ar
     later = run_job("recovery_objectives")
     assert not later.success
     assert {name for name, value in passed(later).items() if not value} == {"drill_age", "logical_drill_age"}
+    assert passed(later)["backup_age"] and passed(later)["base_backup_age"]
 
 
 def test_a_drill_that_fails_is_red_and_says_why(configured):

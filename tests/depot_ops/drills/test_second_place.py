@@ -5,14 +5,19 @@ import subprocess
 import sys
 import time
 
+import dagster as dg
 import pytest
 
+from depot_ops.assets.drill import copy_restore_drill
+from depot_ops.checks.drill import copy_drill_checks
 from depot_ops.copies.copying import copy_backups
 from depot_ops.drills.objectives import Objective, check_objective
-from depot_ops.drills.record import DrillKind
+from depot_ops.drills.record import DrillKind, find_drills, load_drill
+from depot_ops.jobs import copy_drills
 from depot_ops.places import open_place
 from depot_ops.postgres.drill_facts import read_drill_facts
 from depot_ops.postgres.wal.stream import SLOT
+from depot_ops.resources import RESOURCES
 from depot_ops.settings import ObjectiveSettings
 
 DEADLINE_SECONDS = 60
@@ -31,7 +36,22 @@ def flip_a_byte(path) -> None:
     path.write_bytes(content)
 
 
-def test_the_copy_is_restored_whatever_became_of_what_lies_here(depot, place):
+def in_dagster(depot, monkeypatch) -> dict[str, bool]:
+    """What the job's checks say; the place has to be there when definitions are loaded."""
+    for name, value in {
+        **depot.environment,
+        "RPO_OBJECTIVE_SECONDS": "0",
+        "BACKUP_COPY_URL": (depot.home / "second").as_uri(),
+    }.items():
+        monkeypatch.setenv(name, value)
+    copied = dg.Definitions(
+        [copy_restore_drill], jobs=[copy_drills], resources=RESOURCES, asset_checks=copy_drill_checks
+    )
+    result = copied.resolve_job_def(copy_drills.name).execute_in_process(raise_on_error=False)
+    return {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+
+
+def test_the_copy_is_restored_whatever_became_of_what_lies_here(depot, place, monkeypatch):
     base, dump = depot.back_up(), depot.dump()
     nothing = depot.drill(copy=place)
     assert nothing.result == "failed"
@@ -42,7 +62,8 @@ def test_the_copy_is_restored_whatever_became_of_what_lies_here(depot, place):
     depot.execute("INSERT INTO ops_canaries DEFAULT VALUES")
     depot.archive_all()
     time.sleep(WAITED_SECONDS)  # of which a disaster would take the commits: it is not copied yet
-    record = depot.drill(copy=place)
+    assert in_dagster(depot, monkeypatch) == {"copy_drill_age": True}
+    record = load_drill(find_drills(depot.backup_dir)[-1])
     assert record.result == "passed", record.reason
     assert (record.backup, record.from_place) == (base.record.label, str(place))
     assert record.figures["rpo_seconds"] > WAITED_SECONDS

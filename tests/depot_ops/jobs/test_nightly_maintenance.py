@@ -11,7 +11,7 @@ import pytest
 
 from depot_ops.definitions import defs
 
-BACKUP_CHECKS = {"restorable_listing", "full_read", "checksum", "row_counts"}
+BACKUP_CHECKS = {"restorable_listing", "full_read", "checksum", "row_counts", "backup_age"}
 
 
 class Healthy(BaseHTTPRequestHandler):

@@ -28,6 +28,7 @@ def run(*arguments: object) -> Result:
 def configured(primary, monkeypatch):
     monkeypatch.setenv("DEPOT_REPLICATION_URL", primary.url)
     monkeypatch.setenv("BACKUP_DIR", str(primary.backup_dir))
+    monkeypatch.setenv("BASE_BACKUP_MAX_RATE", "1024M")
     monkeypatch.setenv("WAL_ARCHIVE_DIR", str(primary.archive_root))
     monkeypatch.setenv("WAL_SPOOL_DIR", str(primary.cluster.wal_spool))
     monkeypatch.setenv("DEPOT_PG_BINDIR", str(primary.cluster.binaries.bindir))

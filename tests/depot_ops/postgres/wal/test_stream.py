@@ -1,8 +1,10 @@
-"""Where a streamed log may end: in the middle of a record, and nowhere else."""
+"""What a recovery takes of a stream that goes on meanwhile, and where it may end: in the middle of a record."""
 
 import pytest
 
-from depot_ops.postgres.wal.stream import Streamed, stops_short
+from depot_ops.postgres.wal.archive import WalArchive
+from depot_ops.postgres.wal.stream import Streamed, stage_streamed, stops_short
+from depot_ops.postgres.wal.timelines import TimelinePath
 
 PAGE, SEGMENT = 8192, 1 << 16
 START = 7 * SEGMENT
@@ -36,3 +38,21 @@ def streamed(received: int, *, at: int | None = None, length: int = 0, remaining
 )
 def test_bytes_behind_the_record_that_could_not_be_read_show_damage(ended, stream, short):
     assert stops_short(stream, START + ended) is short
+
+
+def test_what_is_finished_and_handed_over_meanwhile_is_found(segments, system_identifier, tmp_path):
+    """The plan saw an archive without the first; the second is finished, the third is being received."""
+    (first, _), (second, _), (third, _) = segments
+    archive = WalArchive(tmp_path / "archive", system_identifier)
+    archive.store(*segments[0])
+    stream, staged = tmp_path / "stream", tmp_path / "staged"
+    stream.mkdir()
+    staged.mkdir()
+    (stream / second.name).write_bytes(segments[1][1])
+    received = segments[2][1][:20_000]
+    (stream / f"{third.name}.partial").write_bytes(received.ljust(16 << 20, b"\0"))
+    found = stage_streamed(stream, staged, TimelinePath(1), first.segment_number(), 16 << 20, archive)
+    assert found is not None
+    assert found.names == (first.name, second.name, third.name)
+    assert [(staged / name).read_bytes() for name in found.names[:2]] == [content for _, content in segments[:2]]
+    assert found.until == third.segment_number() * (16 << 20) + len(received.rstrip(b"\0"))
