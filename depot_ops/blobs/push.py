@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, Field
@@ -123,14 +123,16 @@ class Push:
         return result
 
     def _pass(
-        self, wanted: Callable[[Pushed], Iterable["_Wanted"]], refs: Callable[[], Iterable["_Document"]]
+        self, wanted: Callable[[Pushed], Iterable["_Wanted"]], refs: Callable[[], Iterator["_Document"]]
     ) -> Pushed:
         result, started = Pushed(source=str(self.source.root), target=str(self.place)), time.monotonic()
         try:
             with ThreadPoolExecutor(self.options.workers) as pool:
-                for batch in _batches(wanted(result)):
-                    self._send(batch, pool, result)
-                result.refs_sent = sum(pool.map(self._send_ref, refs()))
+                for objects in _batches(wanted(result)):
+                    self._send(objects, pool, result)
+                documents = refs()
+                while batch := list(islice(documents, BATCH_OBJECTS)):
+                    result.refs_sent += sum(pool.map(self._send_ref, batch))
         except (PlaceError, OSError) as error:
             raise PushError(f"{self.source.root} could not be pushed: {error}. The next pass goes on") from error
         result.duration_seconds = round(time.monotonic() - started, 3)

@@ -312,6 +312,8 @@ def fetch_documents(bucket: Place, target: Path, workers: int, result: RestoredB
 
     try:
         with ThreadPoolExecutor(workers) as pool:
-            result.documents += sum(pool.map(fetch, (listed.key for listed in bucket.list("refs/"))))
+            keys = (listed.key for listed in bucket.list("refs/"))
+            while batch := list(islice(keys, BATCH_OBJECTS)):
+                result.documents += sum(pool.map(fetch, batch))
     except (PlaceError, OSError) as error:
         raise BlobRestoreError(f"refs/ could not be fetched to {target}: {error}. A second run goes on.") from error
