@@ -19,6 +19,7 @@ READ_TIMEOUT_SECONDS = 300.0  # a submit of very many paths is one long transact
 BACK_OFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)  # long enough for a service that is being restarted
 LONGEST_RETRY_AFTER_SECONDS = 30.0
 SERVICE_UNAVAILABLE = 503
+RATE_LIMITED = "rate-limited"  # not every 429: who failed to sign in is told at once
 FIRST_NOT_SUCCESS = 300
 NEVER_SENT = (NewConnectionError, ConnectTimeoutError, NameResolutionError, SSLError)
 
@@ -107,7 +108,7 @@ class Transport:
 
         `repeatable` says that sending it twice does no harm; GET, PUT and DELETE are, unless told
         otherwise. With `stream` the answer's body is left to be read with `read_chunks`. Without
-        `patient` a 503 is an answer like any other, and not waited out.
+        `patient` a 503 or a full rate is an answer like any other, and not waited out.
 
         Raises ProblemError (the depot refused), Unreachable (never sent), ConnectionLost and OutcomeUnknown.
         """
@@ -156,7 +157,8 @@ class Transport:
             return response
         problem = _problem(response, call.headers["X-Request-Id"])
         retry_after_seconds = _retry_after_seconds(response)
-        if call.patient and response.status == SERVICE_UNAVAILABLE and retry_after_seconds is not None:
+        not_done = response.status == SERVICE_UNAVAILABLE or problem.slug == RATE_LIMITED
+        if call.patient and not_done and retry_after_seconds is not None:
             raise _TryAgain(problem, retry_after_seconds)
         raise problem
 
