@@ -22,21 +22,28 @@ class Example:
     answer: Any
 
 
-def examples(page: str) -> list[Example]:
+def examples(page: str, section: str = "") -> list[Example]:
+    """Those of a page, or of the part below one of its headings."""
     text = (DOCS / page).read_text()
+    heading = re.search(rf"^(#+) {re.escape(section)}$", text, re.MULTILINE) if section else None
+    begin = heading.end() if heading else 0
+    following = re.compile(rf"^#{{1,{len(heading[1])}}} ", re.MULTILINE).search(text, begin) if heading else None
     found: list[Example] = []
-    for block in FENCED.finditer(text):
+    for block in FENCED.finditer(text, begin, following.start() if following else len(text)):
         language, content = block.groups()
         if language == "bash":
             found.append(Example(text.count("\n", 0, block.start(2)) + 1, content, None))
         else:
             found[-1] = Example(found[-1].line, found[-1].commands, json.loads(content))
+    assert found, f"{page} has no examples{f' in {section}' if section else ''}"
     return found
 
 
-def run(page: str, directory: Path, environment: dict[str, str], timeout_seconds: float = 300) -> list[str]:
-    """Run all blocks in one bash in `directory`; what each said. A command that fails names its block."""
-    blocks = examples(page)
+def run(
+    page: str, directory: Path, environment: dict[str, str], section: str = "", timeout_seconds: float = 600
+) -> list[str]:
+    """Run the blocks in one bash in `directory`; what each said. A command that fails names its block."""
+    blocks = examples(page, section)
     files = [directory / f"said-{number}" for number in range(len(blocks))]
     script = "set -euo pipefail\n" + "\n".join(
         f"echo {page}:{block.line} >&2\nexec > {file}\n{block.commands}"
