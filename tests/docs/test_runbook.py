@@ -54,7 +54,7 @@ def stack(directory: Path) -> Iterator[Stack]:
     running.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def shell(stack: Stack, directory: Path) -> dict[str, str]:
     """As of somebody who has read stack.env and has our commands."""
     return {
