@@ -8,7 +8,7 @@ ARGS   ?=
 SEED            ?= $(shell date +%s)
 TORTURE_SECONDS ?= 300
 
-.PHONY: install up test lint format lock audit bench torture clean
+.PHONY: install up test lint format lock audit bench torture docs-screenshots clean
 
 install: $(READY)
 
@@ -45,10 +45,14 @@ torture: $(READY)
 	SEED=$(SEED) COPY_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_ops/copies \
 	  tests/depot_ops/postgres/recovery/test_from_copy.py -k 'killed or random'
 	FAILOVERS=1 $(BIN)/pytest tests/depot_ops/replicas/test_after_failover.py
-	TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/deploy tests/depot_ops/replicas/test_scenarios.py \
+	TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/deploy tests/docs tests/depot_ops/replicas/test_scenarios.py \
 	  tests/depot_ops/replicas/test_patroni.py tests/depot_ops/postgres/recovery/test_stream.py
 	MERGE_HISTORIES=$(TORTURE_SECONDS) $(BIN)/pytest --hypothesis-seed=$(SEED) tests/depot_api/merges/test_model.py
 	COLLECTOR_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_api/collection -k racing
+
+# Beside a stack with a standby that runs; needs Debian's chromium. ARGS=--work first does what the pictures show.
+docs-screenshots: $(READY)
+	$(BIN)/python docs/screenshots.py $(ARGS)
 
 # Needs uv, which only whoever changes a dependency has to have.
 lock:

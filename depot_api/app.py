@@ -33,6 +33,7 @@ from depot_api.obliterations.routes import router as obliterations
 from depot_api.outbox.worker import OutboxWorker
 from depot_api.permissions.routes import router as permissions
 from depot_api.projects.routes import router as projects
+from depot_api.rate_limit import RateLimit
 from depot_api.reviews.routes import router as reviews
 from depot_api.s3 import ObjectStorageSettings
 from depot_api.settings import Settings
@@ -106,6 +107,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     errors.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way
+    if settings.rate_limit_requests_per_second:
+        app.add_middleware(RateLimit, per_second=settings.rate_limit_requests_per_second)
     app.add_middleware(RequestContext)
     return app
 

@@ -205,6 +205,10 @@ class TooManyAttempts(Problem):
     slug, status, title = "too-many-attempts", 429, "Too many failed attempts"
 
 
+class RateLimited(Problem):
+    slug, status, title = "rate-limited", 429, "Too many requests"
+
+
 class ContentDamaged(Problem):
     slug, status, title = "content-damaged", 502, "The stored content is damaged"
 

@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     restore_retry_seconds: int = Field(
         default=300, ge=1, description="When to ask again for content that an archive restores."
     )
+    rate_limit_requests_per_second: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Requests of one token, or without one of one address, that a worker takes; 0 takes all.",
+    )
     storage_min_free_bytes: int = Field(
         default=64 << 20, ge=0, description="Free space in the store below which /health answers 503."
     )

@@ -27,6 +27,7 @@ BACK_OFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)  # long enough for a service that 
 LONGEST_RETRY_AFTER_SECONDS = 30.0
 SERVICE_UNAVAILABLE = 503
 ACCEPTED = 202
+RATE_LIMITED = "rate-limited"  # not every 429: who failed to sign in is told at once
 FIRST_NOT_SUCCESS = 300
 NEVER_SENT = (NewConnectionError, ConnectTimeoutError, NameResolutionError, SSLError)
 
@@ -116,8 +117,8 @@ class Transport:
 
         `repeatable` says that sending it twice does no harm; GET, PUT and DELETE are, unless told
         otherwise. With `stream` the answer's body is left to be read with `read_chunks`. Without
-        `patient` a 503 is an answer like any other, and not waited out; without `await_restore` neither is
-        the restore of content from an archive.
+        `patient` a 503 or a full rate is an answer like any other, and not waited out; without `await_restore` neither
+        is the restore of content from an archive.
 
         Raises ProblemError (the depot refused), Unreachable (never sent), ConnectionLost, OutcomeUnknown
         and BeingRestored.
@@ -178,7 +179,8 @@ class Transport:
         if response.status < FIRST_NOT_SUCCESS:
             return response
         problem = _problem(response, call.headers["X-Request-Id"])
-        if call.patient and response.status == SERVICE_UNAVAILABLE and retry_after_seconds is not None:
+        not_done = response.status == SERVICE_UNAVAILABLE or problem.slug == RATE_LIMITED
+        if call.patient and not_done and retry_after_seconds is not None:
             raise _TryAgain(problem, retry_after_seconds)
         raise problem
 

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from depot_ops.local.ports import any_free
+from tests.docs.pages import run as run_page
 
 BIN = Path(sys.executable).parent
 READY_SECONDS = 120
@@ -28,14 +29,19 @@ READY_SECONDS = 120
 class Stack:
     """`depot-ops up` on free ports and a directory of its own."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *options: str, **settings: str) -> None:
         self.data_dir = data_dir
         self.ports = ["--api-port", str(any_free()), "--dagster-port", str(any_free())]
+        self.options = options
+        self.settings = settings
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [BIN / "depot-ops", "up", "--data-dir", self.data_dir, *self.ports]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = [BIN / "depot-ops", "up", "--data-dir", self.data_dir, *self.ports, *self.options]
+        environment = {**os.environ, **self.settings}
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         assert self.process.stdout is not None
         said = []
         for line in self.process.stdout:
@@ -203,6 +209,13 @@ def test_the_night_proves_its_backup_and_finds_later_damage(stack):
         assert not {check["check"]: check["passed"] for check in found["checks"]}["checksum"]
     dump.write_bytes(whole)
     stack.run("depot-ops", "backup", "verify")
+
+
+@pytest.mark.parametrize("section", ["Prove the backups again", "Restore a dump beside"])
+def test_what_the_runbook_says(stack, tmp_path, section):
+    """What needs neither a standby nor damage; tests/docs has the rest."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    run_page("runbook.md", tmp_path, {**os.environ, **stack.environment(), "PATH": path}, section)
 
 
 @pytest.mark.parametrize("name", ["api", "postgres"])
