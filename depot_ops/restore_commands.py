@@ -123,6 +123,8 @@ def restore_logical(
 
     Example: depot-ops restore-dump depot-20261123T010000Z.dump --database depot_yesterday
     """
+    if not dump.name:
+        raise typer.BadParameter("it is empty: `depot-ops backup list` has the names", param_hint="dump")
     try:
         with _dump(dump, _copy(from_copy)) as path:
             report = restore_dump(

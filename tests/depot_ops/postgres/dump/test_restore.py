@@ -11,10 +11,12 @@ import time
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from typer.testing import CliRunner
 
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.dump import take_logical_backup
 from depot_ops.postgres.dump_restore import DumpRestoreError, restore_dump
+from depot_ops.restore_commands import app
 
 KILLS = int(os.environ.get("RESTORE_KILLS", "2"))  # `make torture` takes more
 RESTORE = """
@@ -127,3 +129,9 @@ def test_one_projects_rows(cluster, depot_database, backups, new_name):
         assert restored.execute("SELECT name FROM projects").fetchall() == [("kept",)]
     with pytest.raises(DumpRestoreError, match="has no project"):
         restore_dump(dump, cluster.url(), new_name + "2", find_binaries(), project_id=user)
+
+
+def test_an_empty_name_is_told_as_such():
+    result = CliRunner().invoke(app, ["restore-dump", "", "--database", "x", "--url", "x"])
+    assert result.exit_code == 2
+    assert "depot-ops backup list" in result.output
