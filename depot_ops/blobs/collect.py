@@ -26,7 +26,7 @@ from depot_ops.blobs.scrub import EVIDENCE
 from depot_ops.blobs.scrub_state import write_durably
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups, load_base_backup
-from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable, find_backups, load_record
+from depot_ops.postgres.dump_record import BackupRecord, RecordTooNew, RecordUnusable, find_backups, load_record
 
 MARKED_AT_ONCE = 5_000
 REMOVED_AT_ONCE = 500
@@ -166,7 +166,7 @@ def _server_time(owner: Owner) -> datetime:
 def _backups_began(directory: Path) -> list[datetime]:
     """When each kept backup began: what it can be recovered to comes after that. Raises CollectError."""
     try:
-        began = [load_record(dump).started_at for dump in find_backups(directory)]
+        began = [record.started_at for dump in find_backups(directory) if (record := _record_of(dump))]
         began += [load_base_backup(path).record.started_at for path in find_base_backups(directory)]
     except (RecordUnusable, RecordTooNew, BaseRecordUnusable, OSError) as error:
         raise CollectError(
@@ -177,6 +177,16 @@ def _backups_began(directory: Path) -> list[datetime]:
             f"There is no backup in {directory}, so nothing is collected. Mount its disk, or take a backup first."
         )
     return began
+
+
+def _record_of(dump: Path) -> BackupRecord | None:
+    """None when the dump was pruned since it was found: its name goes first, and its record after that."""
+    try:
+        return load_record(dump)
+    except RecordUnusable:
+        if dump.exists():
+            raise
+        return None
 
 
 def _adopt(owner: Owner, layout: Layout, before: datetime, result: Collected) -> None:

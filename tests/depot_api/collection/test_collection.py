@@ -171,9 +171,10 @@ def backup_record(directory: Path, started_at: datetime) -> Path:
         size_bytes=1,
         duration_seconds=1,
     )
+    path, partial = directory / f"{record.file}.json", directory / "partial"
+    partial.write_text(record.model_dump_json())
+    partial.rename(path)  # whole, and before the dump has its name: as a backup does it
     (directory / record.file).write_bytes(b"x")
-    path = directory / f"{record.file}.json"
-    path.write_text(record.model_dump_json())
     return path
 
 
@@ -329,8 +330,8 @@ class Race:
                 referred = {row[0] for row in owner.execute(REFERRED, [self.depot.project.id] * 2)}
             self.done.wait(chance.random() * 0.3)
             assert stored(self.depot.store_root) >= referred
-            path.unlink()
             path.with_suffix("").unlink()
+            path.unlink()
             kept += 1
             self.done.wait(chance.random() * 0.3)
         return kept
