@@ -21,9 +21,8 @@ $(READY): requirements.lock pyproject.toml
 up: $(READY)
 	exec $(BIN)/depot-ops up $(ARGS)
 
-# One more than cores: tests that wait for servers leave room for one that works.
 test: $(READY)
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -366,7 +366,7 @@ def check_push_lag(source: Path, open_place: Callable[[], Place], max_lag_second
                     oldest_ns = min(oldest_ns or listed.st_ctime_ns, listed.st_ctime_ns)
     except (CopyUnreachable, PlaceError, OSError) as error:
         return Finding(check=name, status=Status.UNKNOWN, detail=str(error))
-    lag_seconds = max(0.0, round(time.time() - oldest_ns / 1e9, 1)) if oldest_ns is not None else 0.0
+    lag_seconds = max(0.0, round(time.time() - oldest_ns / 1e9, 3)) if oldest_ns is not None else 0.0
     detail = f"{objects:,} objects of {size_bytes:,} bytes wait, the oldest {lag_seconds} s"
     status = Status.HEALTHY if lag_seconds <= max_lag_seconds else Status.UNHEALTHY
     if status is Status.UNHEALTHY:

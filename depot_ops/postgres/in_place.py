@@ -115,6 +115,6 @@ def _archive_history(fresh: Path, archive_root: Path, report: RestoreReport) -> 
 def _set_aside(data: Path) -> Path | None:
     if not data.exists():
         return None
-    aside = data.with_name(f"{data.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    aside = data.with_name(f"{data.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
     data.rename(aside)
     return aside

@@ -118,7 +118,15 @@ def taking(source, backups: Path, cluster) -> Iterator[subprocess.Popen[str]]:
 
 
 def pg_dumps_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [child for child in psutil.Process(process.pid).children() if "pg_dump" in child.name()]
+    """Those that dump: pg_dumpall, and whoever is asked for its version, are gone in a moment."""
+    return [child for child in psutil.Process(process.pid).children() if _dumps(child)]
+
+
+def _dumps(child: psutil.Process) -> bool:
+    try:
+        return child.name() == "pg_dump" and "--version" not in child.cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_backup_is_complete_recorded_and_proved(source, cluster, backups):
