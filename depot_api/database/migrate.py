@@ -1,11 +1,9 @@
-"""Upgrading the schema, and knowing whether it is current."""
+"""Upgrading the schema."""
 
-from functools import cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 
 
 def _config(owner_url: str = "") -> Config:
@@ -17,9 +15,3 @@ def _config(owner_url: str = "") -> Config:
 def upgrade(owner_url: str) -> None:
     """Bring the schema to the newest revision, as the owner role."""
     command.upgrade(_config(owner_url), "head")
-
-
-@cache
-def expected_revision() -> str:
-    """The revision that this code was written for."""
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""

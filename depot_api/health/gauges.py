@@ -14,8 +14,8 @@ from psycopg_pool import PoolTimeout
 
 from depot_api.blobstore.errors import BlobError
 from depot_api.blobstore.store import BlobStore
-from depot_api.database.migrate import expected_revision
 from depot_api.database.pool import Database, fetch_one
+from depot_api.database.revision import expected_revision
 from depot_api.depot import Depot
 from depot_api.metrics import POOL_CONNECTIONS, POOL_WAITING
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,11 @@ import httpx
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.rows import dict_row
 
+from depot_api.identity import queries
+from depot_api.identity.models import TokenScope
+from depot_api.identity.passwords import hash_password
 from depot_api.identity.tokens import hash_api_token, new_api_token
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.cluster import Cluster
@@ -135,17 +141,12 @@ def running_api(
     owner_url, service_url = cluster.url(name, "depot_owner"), cluster.url(name, "depot_service")
     environment = {
         **os.environ,
-        "DATABASE_OWNER_URL": owner_url,
-        "DEPOT_ADMIN_PASSWORD": ADMIN_PASSWORD,
         "DATABASE_URL": service_url,
         "JWT_SECRET": JWT_SECRET,
         "ASSET_STORAGE_PATH": str(store or directory / "store"),
         "DB_POOL_MAX": "6",
     }
-    identity = [sys.executable, "-m", "depot_api.identity"]
-    subprocess.run([*identity, "create-admin"], env=environment, check=True, capture_output=True)
-    token = [*identity, "create-token", "--username", "admin", "--name", "tests", "--scope", "admin"]
-    made = subprocess.run(token, env=environment, check=True, capture_output=True, text=True)
+    token = _make_admin(owner_url)
     port = any_free()
     with (directory / "api.log").open("ab") as log:
         command = [sys.executable, "-m", "depot_api", "--port", str(port)]
@@ -154,11 +155,27 @@ def running_api(
     try:
         _wait_until_ready(url, process, directory / "api.log")
         root = store or directory / "store"
-        yield Api(url, json.loads(made.stdout)["token"], ADMIN_PASSWORD, root, owner_url, service_url, process)
+        yield Api(url, token, ADMIN_PASSWORD, root, owner_url, service_url, process)
     finally:
         process.terminate()
         returncode = process.wait(30)
     assert returncode in (0, -15, -9), (directory / "api.log").read_text()[-2000:]
+
+
+def _make_admin(owner_url: str) -> str:
+    """As `python -m depot_api.identity` does it; an API token of the admin's."""
+    token = new_api_token()
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    with psycopg.connect(owner_url, row_factory=dict_row) as owner:
+        if not queries.admin_exists(owner):
+            queries.insert_admin(owner, "admin", _admin_password_hash())
+        assert queries.insert_token(owner, "admin", "tests", hash_api_token(token), TokenScope.ADMIN, tomorrow)
+    return token
+
+
+@cache
+def _admin_password_hash() -> str:
+    return hash_password(ADMIN_PASSWORD)
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
