@@ -288,6 +288,8 @@ async def validate_items(actor: Actor, changelist_id: UUID, validations: Sequenc
     async with actor.transaction() as tx:
         changelist = await readable_changelist(tx, changelist_id)
         await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
+        if changelist.author_id == actor.user_id:
+            raise Forbidden("Nobody validates their own changelist. Run the pipeline with the token of another user.")
         if changelist.status in FINISHED:
             raise ChangelistClosed(f"The changelist is {changelist.status}: there is nothing to validate any more.")
         rows = {path_key(one.path): one for one in validations}
