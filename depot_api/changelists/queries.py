@@ -169,7 +169,7 @@ async def _count_items(tx: Transaction, changelist_id: UUID) -> int:
     row = await fetch_one(
         tx,
         """UPDATE changelists SET revision = revision + 1,
-               items_count = (SELECT count(*) FROM changelist_items WHERE changelist_id = %(id)s)
+               items_count = count_items(%(id)s)
            WHERE id = %(id)s RETURNING items_count""",
         {"id": changelist_id},
     )
@@ -274,7 +274,7 @@ async def lock_branch(tx: Transaction, branch_id: UUID) -> DictRow | None:
 
 
 async def count_visible_items(tx: Transaction, changelist_id: UUID) -> int:
-    """Less than the changelist has where the rules hide a path from its author: then nothing must land."""
+    """Less than the changelist has where the rules hide a path from the asker."""
     row = await fetch_one(tx, "SELECT count(*) FROM changelist_items WHERE changelist_id = %s", (changelist_id,))
     assert row is not None
     return int(row["count"])

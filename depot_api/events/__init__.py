@@ -7,6 +7,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from depot_api.database.pool import Transaction
+from depot_api.paths import path_key
 
 
 class EventKind(StrEnum):
@@ -60,6 +61,12 @@ class EventKind(StrEnum):
 
 async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:
     await tx.execute(
-        "INSERT INTO events (project_id, kind, actor_id, payload) VALUES (%s, %s, %s, %s)",
-        (project_id, kind, actor_id, Jsonb(payload)),
+        "INSERT INTO events (project_id, kind, actor_id, payload, path_keys) VALUES (%s, %s, %s, %s, %s)",
+        (project_id, kind, actor_id, Jsonb(payload), _path_keys(payload)),
     )
+
+
+def _path_keys(payload: dict[str, Any]) -> list[str]:
+    """Of what the payload names under `path`, `paths` and `locks`: nobody is told of a path that they may not read."""
+    paths = [payload.get("path"), *payload.get("paths", ()), *(lock["path"] for lock in payload.get("locks", ()))]
+    return [path_key(path) for path in paths if path is not None]

@@ -12,6 +12,7 @@ from depot_api.problems import (
     Conflict,
     Forbidden,
     InvalidPath,
+    PathForbidden,
     ProjectArchived,
     StalePrecondition,
     documented,
@@ -63,7 +64,7 @@ async def list_pending_reviews(actor: CurrentUser, limit: Limit = 100, cursor: C
     "/changelists/{changelist_id}/comments",
     status_code=status.HTTP_201_CREATED,
     summary="Comment on a changelist or one of its items",
-    responses=documented(Forbidden, ProjectArchived, InvalidPath),
+    responses=documented(Forbidden, PathForbidden, ProjectArchived, InvalidPath),
 )
 async def create_comment(changelist_id: UUID, body: CommentCreate, actor: CurrentUser) -> Comment:
     return await service.comment(actor, changelist_id, body)

@@ -10,7 +10,9 @@ from depot_api.changelists.models import Changelist, ChangelistStatus
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
 from depot_api.identity.actor import Actor
-from depot_api.paths import broken_rule
+from depot_api.paths import broken_rule, path_key
+from depot_api.permissions import service as permissions
+from depot_api.permissions.models import PathAccess
 from depot_api.preconditions import refuse_stale_match
 from depot_api.problems import ChangelistClosed, Conflict, Forbidden, Invalid, InvalidPath, ProblemError
 from depot_api.projects import service as projects
@@ -103,6 +105,9 @@ async def comment(actor: Actor, changelist_id: UUID, wanted: CommentCreate) -> C
     async with actor.transaction() as tx:
         changelist = await changelists.readable_changelist(tx, changelist_id)
         await projects.writable_project(tx, changelist.project_id, ProjectRole.REVIEWER)
+        if wanted.path is not None:
+            named = [(wanted.path, path_key(wanted.path), PathAccess.READ)]
+            await permissions.refuse_forbidden(tx, changelist.project_id, named, "/path")
         row = await queries.insert_comment(
             tx, changelist.project_id, changelist_id, actor.user_id, wanted.path, wanted.body
         )
