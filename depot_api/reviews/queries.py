@@ -39,6 +39,11 @@ async def ask(tx: Transaction, project_id: UUID, changelist_id: UUID, reviewer_i
     )
 
 
+async def hold_for_verdict(tx: Transaction, changelist_id: UUID) -> None:
+    """Nobody changes the changelist until the transaction ends."""
+    await tx.execute("SELECT hold_for_verdict(%s)", (changelist_id,))
+
+
 async def decide(
     tx: Transaction, project_id: UUID, changelist_id: UUID, reviewer_id: UUID, verdict: str, comment: str
 ) -> DictRow | None:

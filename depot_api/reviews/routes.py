@@ -13,6 +13,7 @@ from depot_api.problems import (
     Forbidden,
     InvalidPath,
     PathForbidden,
+    PreconditionRequired,
     ProjectArchived,
     StalePrecondition,
     documented,
@@ -38,10 +39,11 @@ async def request_review(
 @router.put(
     "/changelists/{changelist_id}/review",
     summary="Give your verdict on a changelist",
-    responses=documented(Forbidden, ProjectArchived, ChangelistClosed),
+    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, StalePrecondition, PreconditionRequired),
 )
-async def decide(changelist_id: UUID, body: Decision, actor: CurrentUser) -> Review:
-    return await service.decide(actor, changelist_id, body)
+async def decide(changelist_id: UUID, body: Decision, actor: CurrentUser, if_match: IfMatch = None) -> Review:
+    """`If-Match` is the ETag of the changelist as you have looked at it."""
+    return await service.decide(actor, changelist_id, body, if_match)
 
 
 @router.get("/reviews", summary="List reviews, newest first", responses=documented())

@@ -282,6 +282,7 @@ CALLS: dict[str, Callable[[World], Call]] = {
     "PUT /changelists/{changelist_id}/review": lambda w: {
         "ids": {"changelist_id": w.under_review()},
         "json": {"verdict": "approved"},
+        "headers": ANY,
     },
     "POST /changelists/{changelist_id}/comments": lambda w: {"json": {"body": "seen"}},
     "POST /projects/{project_id}/obliterations": lambda w: {
