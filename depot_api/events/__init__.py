@@ -67,6 +67,9 @@ async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: U
 
 
 def _path_keys(payload: dict[str, Any]) -> list[str]:
-    """Of what the payload names under `path`, `paths` and `locks`: nobody is told of a path that they may not read."""
-    paths = [payload.get("path"), *payload.get("paths", ()), *(lock["path"] for lock in payload.get("locks", ()))]
-    return [path_key(path) for path in paths if path is not None]
+    """Of what the payload names: nobody is told of a path that they may not read."""
+    paths = payload.get("paths", ())
+    named = [payload["path"]] if "path" in payload else []
+    named += paths if isinstance(paths, list) else []  # what lands a merge counts them
+    named += [lock["path"] for lock in payload.get("locks", ())]
+    return [path_key(path) for path in named]
