@@ -111,6 +111,7 @@ async def history(tx: Transaction, asset_id: UUID, before: tuple[int, str], limi
     """Newest first, with `path_key`. `before` is the (changelist_no, path_key) of the last row of the page before.
 
     A path that was moved here counts up to the move. Each step goes to an older changelist, so moving in circles ends.
+    Where it was moved from is told to those who may read that path: they see the item that moved it.
     """
     return await fetch_all(
         tx,
@@ -126,8 +127,9 @@ async def history(tx: Transaction, asset_id: UUID, before: tuple[int, str], limi
            longest AS (
                SELECT asset_id, path_key, path, max(upto_no) AS upto_no FROM lives GROUP BY asset_id, path_key, path)
            SELECT v.asset_id, v.number, v.sha256, v.size_bytes, v.action, v.branch_id, v.changelist_id,
-                  v.changelist_no, v.author_id, v.created_at, v.moved_from, l.path, l.path_key
+                  v.changelist_no, v.author_id, v.created_at, i.moved_from, l.path, l.path_key
            FROM longest l JOIN asset_versions v ON v.asset_id = l.asset_id AND v.changelist_no <= l.upto_no
+           LEFT JOIN changelist_items i ON i.changelist_id = v.changelist_id AND i.path_key = l.path_key
            WHERE (v.changelist_no, l.path_key) < (%(before_no)s, %(before_key)s)
            ORDER BY v.changelist_no DESC, l.path_key DESC LIMIT %(limit)s""",
         {"asset_id": asset_id, "before_no": before[0], "before_key": before[1], "limit": limit},

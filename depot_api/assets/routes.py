@@ -38,6 +38,7 @@ from depot_api.problems import (
     LockRequired,
     MissingContent,
     Obliterated,
+    PathForbidden,
     PathInUse,
     ProjectArchived,
     QuotaExceeded,
@@ -61,7 +62,7 @@ SUBMIT_PROBLEMS = (Forbidden, ProjectArchived, StaleBase, Locked, LockRequired, 
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Create an asset: a path with type, tags and metadata, and no content yet",
-    responses=documented(Forbidden, ProjectArchived, AlreadyExists, InvalidPath, PathInUse),
+    responses=documented(Forbidden, PathForbidden, ProjectArchived, AlreadyExists, InvalidPath, PathInUse),
 )
 async def create_asset(body: AssetCreate, actor: CurrentUser) -> Asset:
     return await service.create_asset(actor, body)
@@ -86,7 +87,7 @@ async def get_asset(asset_id: UUID, actor: CurrentUser) -> Asset:
 @router.patch(
     "/{asset_id}",
     summary="Change an asset's type, tags or metadata",
-    responses=documented(Forbidden, ProjectArchived),
+    responses=documented(Forbidden, PathForbidden, ProjectArchived),
 )
 async def update_asset(asset_id: UUID, body: AssetUpdate, actor: CurrentUser) -> Asset:
     return await service.update_asset(actor, asset_id, body)

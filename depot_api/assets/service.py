@@ -28,6 +28,8 @@ from depot_api.events import EventKind
 from depot_api.identity.actor import Actor
 from depot_api.objects import service as objects
 from depot_api.paths import broken_rule, path_key
+from depot_api.permissions import service as permissions
+from depot_api.permissions.models import PathAccess
 from depot_api.preconditions import ANY
 from depot_api.problems import AlreadyExists, InvalidPath, NotFound, PathInUse, Problem, ProblemError
 from depot_api.projects import service as projects
@@ -49,6 +51,7 @@ async def create_asset(actor: Actor, wanted: AssetCreate) -> Asset:
     key = path_key(wanted.path)
     async with actor.transaction() as tx:
         await projects.writable_project(tx, wanted.project_id, ProjectRole.CONTRIBUTOR)
+        await _refuse_unwritable(tx, wanted.project_id, wanted.path)
         row = await queries.insert_asset(
             tx,
             wanted.project_id,
@@ -70,6 +73,10 @@ def _refuse_broken_path(path: str, pointer: str) -> None:
     if rule := broken_rule(path):
         broken = ProblemError(detail=f"{path!r} {rule}", pointer=pointer)
         raise InvalidPath(f"{broken.detail}. Choose another path.", errors=[broken])
+
+
+async def _refuse_unwritable(tx: Transaction, project_id: UUID, path: str) -> None:
+    await permissions.refuse_forbidden(tx, project_id, [(path, path_key(path), PathAccess.WRITE)], "/path")
 
 
 def _taken(path: str, existing: dict[str, object] | None) -> Problem:
@@ -108,6 +115,7 @@ async def update_asset(actor: Actor, asset_id: UUID, wanted: AssetUpdate) -> Ass
     async with actor.transaction() as tx:
         asset = await readable_asset(tx, asset_id)
         await projects.writable_project(tx, asset.project_id, ProjectRole.CONTRIBUTOR)
+        await _refuse_unwritable(tx, asset.project_id, asset.path)
         tags = list(dict.fromkeys(wanted.tags)) if wanted.tags is not None else None
         row = await queries.update_asset(tx, asset_id, wanted.asset_type, tags, wanted.metadata)
         payload = {"asset_id": str(asset_id), "path": asset.path, **wanted.model_dump(mode="json", exclude_none=True)}

@@ -8,7 +8,11 @@ from pydantic import BaseModel, Field
 
 
 class AuditRow(BaseModel):
-    """Who changed which row, and how it was before and after. Written by the database itself."""
+    """Who changed what, and how it was before and after. Written by the database itself.
+
+    Of items and new assets there is one for each statement: `before` and `after` say how many `rows` it changed and
+    hold the `first` hundred of them.
+    """
 
     id: int
     table_name: str

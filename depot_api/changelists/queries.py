@@ -169,7 +169,7 @@ async def _count_items(tx: Transaction, changelist_id: UUID) -> int:
     row = await fetch_one(
         tx,
         """UPDATE changelists SET revision = revision + 1,
-               items_count = (SELECT count(*) FROM changelist_items WHERE changelist_id = %(id)s)
+               items_count = count_items(%(id)s)
            WHERE id = %(id)s RETURNING items_count""",
         {"id": changelist_id},
     )
@@ -274,7 +274,7 @@ async def lock_branch(tx: Transaction, branch_id: UUID) -> DictRow | None:
 
 
 async def count_visible_items(tx: Transaction, changelist_id: UUID) -> int:
-    """Less than the changelist has where the rules hide a path from its author: then nothing must land."""
+    """Less than the changelist has where the rules hide a path from the asker."""
     row = await fetch_one(tx, "SELECT count(*) FROM changelist_items WHERE changelist_id = %s", (changelist_id,))
     assert row is not None
     return int(row["count"])
@@ -335,14 +335,15 @@ async def files_below(tx: Transaction, branch_id: UUID, path_keys: Sequence[str]
 
 
 async def open_gates(tx: Transaction, changelist_id: UUID, approve_role: str) -> DictRow:
-    """{not_validated, approvals, objections}: only verdicts of those count who may approve there now."""
+    """{not_validated, approvals, objections}: of those who may approve there now, and of those who may review now."""
     row = await fetch_one(
         tx,
         """SELECT (SELECT count(*) FROM changelist_items WHERE changelist_id = %(id)s AND validation <> 'passed')
                       AS not_validated,
                   count(*) FILTER (WHERE r.verdict = 'approved' AND (m.role >= %(role)s OR u.studio_role = 'admin'))
                       AS approvals,
-                  count(*) FILTER (WHERE r.verdict = 'changes_requested') AS objections
+                  count(*) FILTER (WHERE r.verdict = 'changes_requested'
+                                   AND (m.role >= 'reviewer' OR u.studio_role = 'admin')) AS objections
            FROM reviews r JOIN users u ON u.id = r.reviewer_id AND u.is_active
            LEFT JOIN project_members m ON m.project_id = r.project_id AND m.user_id = r.reviewer_id
            WHERE r.changelist_id = %(id)s""",

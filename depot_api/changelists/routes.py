@@ -136,7 +136,7 @@ async def validate_items(changelist_id: UUID, body: Validations, actor: CurrentU
     "/changelists/{changelist_id}/revert",
     status_code=status.HTTP_201_CREATED,
     summary="Open a changelist that undoes a submitted one",
-    responses=documented(Forbidden, ProjectArchived, Conflict, StaleBase),
+    responses=documented(Forbidden, PathForbidden, ProjectArchived, Conflict, StaleBase),
 )
 async def revert_changelist(
     changelist_id: UUID, body: RevertRequest, actor: CurrentUser, response: Response

@@ -196,7 +196,7 @@ async def put_items(actor: Actor, changelist_id: UUID, items: Sequence[Item]) ->
 async def put_rows(tx: Transaction, changelist_id: UUID, rows: Sequence[ItemRow]) -> ItemsCount:
     """Into an open changelist of the asker's own, in a transaction that others have begun."""
     changelist = await open_changelist(tx, changelist_id)
-    await _refuse_forbidden_paths(tx, changelist.project_id, rows)
+    await refuse_forbidden_paths(tx, changelist.project_id, rows)
     count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
     await _refuse_misspelt_paths(tx, changelist_id)
     return ItemsCount(items_count=count)
@@ -213,7 +213,7 @@ async def open_for_merge(tx: Transaction, actor: Actor, project_id: UUID, branch
 async def stage_merge(tx: Transaction, changelist_id: UUID, rows: Sequence[ItemRow]) -> None:
     """These items and no others. What was approved of stays so where an item is the same."""
     changelist = await open_changelist(tx, changelist_id, even_of_merge=True)
-    await _refuse_forbidden_paths(tx, changelist.project_id, rows)
+    await refuse_forbidden_paths(tx, changelist.project_id, rows)
     await queries.keep_items(tx, changelist_id, [row.path_key for row in rows])
     for start in range(0, len(rows), MAX_ITEMS_PER_CALL):
         await queries.put_items(tx, changelist.project_id, changelist_id, rows[start : start + MAX_ITEMS_PER_CALL])
@@ -263,7 +263,7 @@ def item_rows(items: Sequence[Item]) -> list[ItemRow]:
     return list(rows.values())
 
 
-async def _refuse_forbidden_paths(tx: Transaction, project_id: UUID, rows: Sequence[ItemRow]) -> None:
+async def refuse_forbidden_paths(tx: Transaction, project_id: UUID, rows: Sequence[ItemRow]) -> None:
     needed = [
         (row.path, row.path_key, PathAccess.DELETE if row.action == ItemAction.DELETE else PathAccess.WRITE)
         for row in rows
@@ -272,6 +272,14 @@ async def _refuse_forbidden_paths(tx: Transaction, project_id: UUID, rows: Seque
         (row.moved_from, row.moved_from_key, PathAccess.DELETE) for row in rows if row.moved_from and row.moved_from_key
     ]
     await permissions.refuse_forbidden(tx, project_id, needed)
+
+
+async def refuse_hidden_items(tx: Transaction, changelist: Changelist) -> None:
+    """For what takes all of its items: those that are hidden would be left out without a word. Raises PathForbidden."""
+    if await queries.count_visible_items(tx, changelist.id) != changelist.items_count:
+        raise PathForbidden(
+            "The rules of the project keep some of the changelist's paths from you. A manager sets them."
+        )
 
 
 async def revert_items(actor: Actor, changelist_id: UUID, paths: Sequence[str]) -> ItemsCount:
@@ -288,6 +296,8 @@ async def validate_items(actor: Actor, changelist_id: UUID, validations: Sequenc
     async with actor.transaction() as tx:
         changelist = await readable_changelist(tx, changelist_id)
         await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
+        if changelist.author_id == actor.user_id:
+            raise Forbidden("Nobody validates their own changelist. Run the pipeline with the token of another user.")
         if changelist.status in FINISHED:
             raise ChangelistClosed(f"The changelist is {changelist.status}: there is nothing to validate any more.")
         rows = {path_key(one.path): one for one in validations}
@@ -322,6 +332,7 @@ async def revert_changelist(actor: Actor, changelist_id: UUID, description: str 
         await projects.writable_project(tx, undone.project_id, ProjectRole.CONTRIBUTOR)
         if undone.number is None or undone.branch_id is None:
             raise Conflict("Only a submitted changelist can be reverted. Abandon an open one.")
+        await refuse_hidden_items(tx, undone)
         touched = await queries.touched(tx, undone.branch_id, undone.number)
         if stale := [row for row in touched if row["head_changelist_no"] != undone.number]:
             raise StaleBase(
@@ -416,8 +427,7 @@ async def _submit(
         raise _archived_meanwhile(project)
     if not project.my_role.covers(ProjectRole(branch["submit_role"])):
         raise Forbidden(f"Submitting to {branch['name']} takes the role {branch['submit_role']} or above.")
-    if await queries.count_visible_items(tx, changelist_id) != changelist.items_count:
-        raise PathForbidden("Permissions have changed: you may not read some of the changelist's paths any more.")
+    await refuse_hidden_items(tx, changelist)
     await _refuse_stale(tx, changelist_id, changelist.branch_id)
     await _refuse_misspelt_paths(tx, changelist_id)
     changes = await queries.changed_paths(tx, changelist_id)

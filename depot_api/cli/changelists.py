@@ -21,6 +21,12 @@ ChangelistArgument = Annotated[
     str, typer.Argument(metavar="CHANGELIST", help="A changelist's number, or its id; `depot changes` lists both.")
 ]
 Message = Annotated[str, typer.Option("--message", "-m", help="What you have to say.")]
+Revision = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="What you have looked at, as `depot describe` shows it: refused when it has changed since."
+    ),
+]
 
 
 def changes(
@@ -126,24 +132,32 @@ def request_review(
 
 @reviews.command("approve")
 def approve(
-    changelist: ChangelistArgument, message: Message = "", project: ProjectOption = None, as_json: AsJson = False
+    changelist: ChangelistArgument,
+    message: Message = "",
+    revision: Revision = None,
+    project: ProjectOption = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Approve a changelist, as it is now.
+    """Approve a changelist, as you have seen it.
 
-    Example: depot review approve 0198c6a2-7c1e-7d7e-a4b8-0242ac120002 -m "Looks right"
+    Example: depot review approve 0198c6a2-7c1e-7d7e-a4b8-0242ac120002 --revision 3 -m "Looks right"
     """
-    _decide(changelist, project, Verdict.APPROVED, message, as_json)
+    _decide(changelist, project, Verdict.APPROVED, message, revision, as_json)
 
 
 @reviews.command("reject")
 def reject(
-    changelist: ChangelistArgument, message: Message = "", project: ProjectOption = None, as_json: AsJson = False
+    changelist: ChangelistArgument,
+    message: Message = "",
+    revision: Revision = None,
+    project: ProjectOption = None,
+    as_json: AsJson = False,
 ) -> None:
     """Ask for changes of a changelist.
 
     Example: depot review reject 0198c6a2-7c1e-7d7e-a4b8-0242ac120002 -m "The cape clips"
     """
-    _decide(changelist, project, Verdict.CHANGES_REQUESTED, message, as_json)
+    _decide(changelist, project, Verdict.CHANGES_REQUESTED, message, revision, as_json)
 
 
 @reviews.command("pending")
@@ -178,10 +192,13 @@ def comment(
     show(as_json, said, [f"Commented on changelist {found.number or found.id}."])
 
 
-def _decide(changelist: str, project: str | None, verdict: Verdict, message: str, as_json: bool) -> None:
+def _decide(
+    changelist: str, project: str | None, verdict: Verdict, message: str, revision: int | None, as_json: bool
+) -> None:
     with connect() as depot:
         found = choose_changelist(depot, changelist, project, HERE)
-        review = depot.decide_review(found.id, verdict, message)
+        seen = found.revision if revision is None else revision
+        review = depot.decide_review(found.id, verdict, message, revision=seen)
     done = "Approved" if verdict is Verdict.APPROVED else "Asked for changes of"
     show(as_json, review, [f"{done} changelist {found.id}."])
 
@@ -238,7 +255,8 @@ def _describe_lines(
     when = f"{changelist.submitted_at or changelist.created_at:%Y-%m-%d %H:%M:%S %Z}"
     branch = f" on {names.branch(changelist)}" if changelist.branch_id else ""
     yield f"Changelist {changelist.number or changelist.id} by {names.author(changelist)}{branch}"
-    yield f"{changelist.status}, {when}"
+    unfinished = changelist.status in (ChangelistStatus.OPEN, ChangelistStatus.PENDING_REVIEW)
+    yield f"{changelist.status}, {when}" + (f", revision {changelist.revision}" if unfinished else "")
     yield from (
         ("", *(f"    {line}" for line in changelist.description.splitlines()), "") if changelist.description else ()
     )

@@ -42,6 +42,7 @@ ADVICE = {
     "project to raise it, then run this again: what arrived is not sent again.",
     "review-required": "Nothing was submitted. `depot submit --review` makes a changelist of it and asks for a review; "
     "approved, it is submitted with `depot submit --changelist ID`.",
+    "stale-precondition": "Somebody changed it after you looked. `depot describe` shows it as it is now.",
     "missing-content": "The depot lost content that it had. Nothing was submitted. Tell whoever runs it.",
 }
 

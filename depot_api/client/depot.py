@@ -537,9 +537,11 @@ class DepotClient:
         document = {"reviewers": list(reviewers)}
         return self._ask(Changelist, "POST", f"/changelists/{changelist_id}/review-requests", document=document)
 
-    def decide_review(self, changelist_id: UUID, verdict: Verdict, comment: str = "") -> Review:
+    def decide_review(self, changelist_id: UUID, verdict: Verdict, comment: str = "", *, revision: int) -> Review:
+        """`revision` is that of the changelist which was looked at. Raises ProblemError 412 when it has changed."""
         document = {"verdict": verdict, "comment": comment}
-        return self._ask(Review, "PUT", f"/changelists/{changelist_id}/review", document=document)
+        headers = {"If-Match": f'"{revision}"'}
+        return self._ask(Review, "PUT", f"/changelists/{changelist_id}/review", document=document, headers=headers)
 
     def reviews(self, *, project_id: UUID | None = None, changelist_id: UUID | None = None) -> Iterator[Review]:
         """Newest first."""

@@ -196,6 +196,7 @@ class Changelist(Answer):
     created_at: AwareDatetime
     submitted_at: AwareDatetime | None = None
     items_count: int = 0
+    revision: int
 
 
 class Submitted(Answer):

@@ -7,6 +7,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from depot_api.database.pool import Transaction
+from depot_api.paths import path_key
 
 
 class EventKind(StrEnum):
@@ -60,6 +61,15 @@ class EventKind(StrEnum):
 
 async def record(tx: Transaction, project_id: UUID, kind: EventKind, actor_id: UUID, payload: dict[str, Any]) -> None:
     await tx.execute(
-        "INSERT INTO events (project_id, kind, actor_id, payload) VALUES (%s, %s, %s, %s)",
-        (project_id, kind, actor_id, Jsonb(payload)),
+        "INSERT INTO events (project_id, kind, actor_id, payload, path_keys) VALUES (%s, %s, %s, %s, %s)",
+        (project_id, kind, actor_id, Jsonb(payload), _path_keys(payload)),
     )
+
+
+def _path_keys(payload: dict[str, Any]) -> list[str]:
+    """Of what the payload names: nobody is told of a path that they may not read."""
+    paths = payload.get("paths", ())
+    named = [payload["path"]] if "path" in payload else []
+    named += paths if isinstance(paths, list) else []  # what lands a merge counts them
+    named += [lock["path"] for lock in payload.get("locks", ())]
+    return [path_key(path) for path in named]

@@ -20,7 +20,7 @@ class StudioRole(StrEnum):
 
 
 class TokenScope(StrEnum):
-    """`pipeline` reads, and writes validations, which no other token and no person can."""
+    """`pipeline` reads, and writes validations, which no other token and no person can. Only admins make one."""
 
     READ = "read"
     WRITE = "write"

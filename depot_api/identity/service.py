@@ -31,7 +31,7 @@ from depot_api.wire import NIL, Page, decode_uuid_cursor, encode_cursor
 # What a token may hand out; somebody who signed in with a password has all. The database holds the same line.
 GRANTABLE_SCOPES = {
     TokenScope.READ: {TokenScope.READ},
-    TokenScope.PIPELINE: {TokenScope.PIPELINE},
+    TokenScope.PIPELINE: set(),
     TokenScope.WRITE: {TokenScope.READ, TokenScope.WRITE},
     TokenScope.ADMIN: set(TokenScope),
 }
@@ -106,7 +106,7 @@ async def set_password(actor: Actor, user_id: UUID, password: str) -> None:
 
 
 async def create_token(actor: Actor, wanted: TokenCreate) -> CreatedToken:
-    """A token for the actor. Raises Forbidden when it would do more than the token that asks for it."""
+    """A token for the actor. Raises Forbidden when it would do more than whoever asks for it may."""
     if actor.scope is not None and wanted.scope not in GRANTABLE_SCOPES[actor.scope]:
         raise Forbidden(
             f"Your API token has the scope {actor.scope} and cannot make one with the scope {wanted.scope}. "
@@ -121,6 +121,10 @@ async def create_token(actor: Actor, wanted: TokenCreate) -> CreatedToken:
         )
     token = new_api_token()
     async with actor.transaction() as tx:
+        if wanted.scope is TokenScope.PIPELINE and not await queries.acts_as_admin(tx):
+            raise Forbidden(
+                "What a pipeline passes may land, so only a studio admin makes a token with the scope pipeline."
+            )
         row = await queries.create_token(
             tx, actor.user_id, wanted.name, hash_api_token(token), wanted.scope, expires_at
         )

@@ -14,6 +14,7 @@ from depot_api.problems import (
     InvalidPath,
     Locked,
     LockLost,
+    PathForbidden,
     PathInUse,
     PreconditionRequired,
     ProjectArchived,
@@ -32,7 +33,7 @@ router = APIRouter(tags=["locks"])
     summary="Lock a path: nobody else can submit a change of it",
     responses={
         200: {"model": Lock, "description": "It was yours already and is renewed."},
-        **documented(Forbidden, ProjectArchived, Locked, StaleLockBase, InvalidPath),
+        **documented(Forbidden, PathForbidden, ProjectArchived, Locked, StaleLockBase, InvalidPath),
     },
 )
 async def create_lock(body: LockCreate, actor: CurrentUser, response: Response) -> Lock:
@@ -50,7 +51,7 @@ async def create_lock(body: LockCreate, actor: CurrentUser, response: Response) 
     summary="Lock many paths, all or none",
     responses={
         200: {"model": Locks, "description": "All were yours already and are renewed."},
-        **documented(Forbidden, ProjectArchived, Locked, StaleLockBase, InvalidPath, PathInUse),
+        **documented(Forbidden, PathForbidden, ProjectArchived, Locked, StaleLockBase, InvalidPath, PathInUse),
     },
 )
 async def create_locks(body: LocksCreate, actor: CurrentUser, response: Response) -> Locks:
@@ -72,7 +73,7 @@ def _tagged(response: Response, lock: Lock) -> Lock:
 @router.post(
     "/locks/{lock_id}/renew",
     summary="Let your lock's lease run on from now",
-    responses=documented(Forbidden, ProjectArchived, LockLost, StalePrecondition, PreconditionRequired),
+    responses=documented(Forbidden, PathForbidden, ProjectArchived, LockLost, StalePrecondition, PreconditionRequired),
 )
 async def renew_lock(
     lock_id: UUID, body: LockRenew, actor: CurrentUser, response: Response, if_match: IfMatch = None

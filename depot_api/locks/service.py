@@ -25,6 +25,8 @@ from depot_api.locks.models import (
 )
 from depot_api.paths import broken_rule, path_key
 from depot_api.patterns import any_as_regex, matches
+from depot_api.permissions import service as permissions
+from depot_api.permissions.models import PathAccess
 from depot_api.preconditions import refuse_stale_match, require_match
 from depot_api.problems import (
     Forbidden,
@@ -50,7 +52,7 @@ async def acquire_locks(
 ) -> tuple[list[Lock], bool]:
     """All or none, in the order asked, and whether any of them is new: one's own live lock is renewed.
 
-    Raises Locked or StaleLockBase with everything that is in the way.
+    Raises PathForbidden, Locked or StaleLockBase with everything that is in the way.
     """
     path_keys = _path_keys(items)
     paths, bases = [item.path for item in items], [item.base_version for item in items]
@@ -58,6 +60,7 @@ async def acquire_locks(
         await projects.writable_project(tx, project_id, ProjectRole.CONTRIBUTOR)
         if (await branches.readable_branch(tx, branch_id)).project_id != project_id:
             raise NotFound(f"There is no branch {branch_id} in this project.")
+        await _refuse_unwritable(tx, project_id, paths)
         await queries.hold_off_submits(tx, project_id)
         granted = await queries.acquire(tx, project_id, path_keys, paths, bases, lease_seconds)
         if len(granted) < len(items):
@@ -71,6 +74,11 @@ async def acquire_locks(
         kind = EventKind.LOCK_ACQUIRED if is_new else EventKind.LOCK_RENEWED
         await _tell(tx, actor, kind, locks)
     return locks, is_new
+
+
+async def _refuse_unwritable(tx: Transaction, project_id: UUID, paths: Sequence[str]) -> None:
+    """Who may not change a path keeps nobody else from it."""
+    await permissions.refuse_forbidden(tx, project_id, [(path, path_key(path), PathAccess.WRITE) for path in paths])
 
 
 def _path_keys(items: Sequence[LockItem]) -> list[str]:
@@ -173,6 +181,7 @@ async def renew_lock(actor: Actor, lock_id: UUID, lease_seconds: int, if_match: 
     """Raises LockLost for one whose lease has ended: the path may have changed since."""
     async with actor.transaction() as tx:
         lock, is_live = await _own_lock(tx, actor, lock_id)
+        await _refuse_unwritable(tx, lock.project_id, [lock.path])
         require_match(if_match, lock.etag)
         if not is_live:
             raise LockLost(f"The lease of {lock.path!r} ended at {lock.expires_at:%Y-%m-%d %H:%M %Z}. Lock it again.")

@@ -26,7 +26,7 @@ async def record_blobs(tx: Transaction, project_id: UUID, blobs: Sequence[Stored
 
 
 async def known_blobs(tx: Transaction, project_id: UUID, hashes: Sequence[bytes]) -> list[StoredBlob]:
-    """Those that the history that the asker may read refers to, or that the asker has sent to it."""
+    """Those that the history or a shelf refers to, as far as the asker may read it, or that the asker has sent."""
     rows = await fetch_all(
         tx,
         """SELECT b.sha256, b.size_bytes, b.stored_bytes, b.stored_crc32, b.evicted_at IS NOT NULL AS is_evicted
@@ -34,7 +34,9 @@ async def known_blobs(tx: Transaction, project_id: UUID, hashes: Sequence[bytes]
            WHERE EXISTS (SELECT FROM project_blobs p WHERE p.project_id = %(project_id)s AND p.sha256 = asked.sha256
                          AND (p.project_id <> ALL ((SELECT restricted_projects())::uuid[])
                               OR EXISTS (SELECT FROM asset_versions v
-                                         WHERE v.project_id = p.project_id AND v.sha256 = asked.sha256)))
+                                         WHERE v.project_id = p.project_id AND v.sha256 = asked.sha256)
+                              OR EXISTS (SELECT FROM shelf_items s
+                                         WHERE s.project_id = p.project_id AND s.sha256 = asked.sha256)))
               OR EXISTS (SELECT FROM upload_receipts r WHERE r.project_id = %(project_id)s
                          AND r.user_id = app_user_id() AND r.sha256 = asked.sha256)""",
         {"project_id": project_id, "hashes": list(hashes)},

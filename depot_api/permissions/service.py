@@ -62,14 +62,16 @@ async def my_access(actor: Actor, project_id: UUID, path: str) -> MyPathAccess:
     return MyPathAccess(path=path, access=PathAccess(access))
 
 
-async def refuse_forbidden(tx: Transaction, project_id: UUID, paths: Sequence[tuple[str, str, PathAccess]]) -> None:
+async def refuse_forbidden(
+    tx: Transaction, project_id: UUID, paths: Sequence[tuple[str, str, PathAccess]], pointer: str = "/items"
+) -> None:
     """`paths` are (path, path_key, access needed). Raises PathForbidden."""
     if not paths:
         return
     rows = await queries.forbidden_paths(tx, project_id, paths, MAX_NAMED)
     if rows:
         named = [
-            ProblemError(detail=f"{row['path']!r} needs {row['needed']}; you have {row['access']}", pointer="/items")
+            ProblemError(detail=f"{row['path']!r} needs {row['needed']}; you have {row['access']}", pointer=pointer)
             for row in rows
         ]
         raise PathForbidden(f"{named[0].detail}. A manager of the project sets the permissions.", errors=named)

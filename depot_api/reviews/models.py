@@ -30,7 +30,7 @@ class Decision(WireModel):
 
 
 class Review(BaseModel):
-    """One reviewer's verdict on a changelist. It falls back to pending when an item changes."""
+    """One reviewer's verdict on a changelist. It falls back to pending when an item or the branch changes."""
 
     id: UUID
     project_id: UUID

@@ -6,6 +6,7 @@ from uuid import UUID
 from psycopg.rows import DictRow
 
 from depot_api.database.pool import Transaction, fetch_all, fetch_one
+from depot_api.paths import path_key
 
 _REVIEW = """
     SELECT r.id, r.project_id, r.changelist_id, r.reviewer_id, u.username AS reviewer, r.verdict, r.comment,
@@ -36,6 +37,11 @@ async def ask(tx: Transaction, project_id: UUID, changelist_id: UUID, reviewer_i
            ON CONFLICT (changelist_id, reviewer_id) DO NOTHING""",
         (project_id, changelist_id, list(reviewer_ids)),
     )
+
+
+async def hold_for_verdict(tx: Transaction, changelist_id: UUID) -> None:
+    """Nobody changes the changelist until the transaction ends."""
+    await tx.execute("SELECT hold_for_verdict(%s)", (changelist_id,))
 
 
 async def decide(
@@ -90,9 +96,9 @@ async def insert_comment(
 ) -> DictRow | None:
     row = await fetch_one(
         tx,
-        """INSERT INTO review_comments (project_id, changelist_id, author_id, path, body)
-           VALUES (%s, %s, %s, %s, %s) RETURNING id""",
-        (project_id, changelist_id, author_id, path, body),
+        """INSERT INTO review_comments (project_id, changelist_id, author_id, path, path_key, body)
+           VALUES (%s, %s, %s, %s, %s, %s) RETURNING id""",
+        (project_id, changelist_id, author_id, path, path_key(path) if path is not None else None, body),
     )
     assert row is not None
     return await fetch_one(tx, _COMMENT + "WHERE c.id = %s", (row["id"],))

@@ -12,6 +12,8 @@ from depot_api.problems import (
     Conflict,
     Forbidden,
     InvalidPath,
+    PathForbidden,
+    PreconditionRequired,
     ProjectArchived,
     StalePrecondition,
     documented,
@@ -37,10 +39,11 @@ async def request_review(
 @router.put(
     "/changelists/{changelist_id}/review",
     summary="Give your verdict on a changelist",
-    responses=documented(Forbidden, ProjectArchived, ChangelistClosed),
+    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, StalePrecondition, PreconditionRequired),
 )
-async def decide(changelist_id: UUID, body: Decision, actor: CurrentUser) -> Review:
-    return await service.decide(actor, changelist_id, body)
+async def decide(changelist_id: UUID, body: Decision, actor: CurrentUser, if_match: IfMatch = None) -> Review:
+    """`If-Match` is the ETag of the changelist as you have looked at it."""
+    return await service.decide(actor, changelist_id, body, if_match)
 
 
 @router.get("/reviews", summary="List reviews, newest first", responses=documented())
@@ -63,7 +66,7 @@ async def list_pending_reviews(actor: CurrentUser, limit: Limit = 100, cursor: C
     "/changelists/{changelist_id}/comments",
     status_code=status.HTTP_201_CREATED,
     summary="Comment on a changelist or one of its items",
-    responses=documented(Forbidden, ProjectArchived, InvalidPath),
+    responses=documented(Forbidden, PathForbidden, ProjectArchived, InvalidPath),
 )
 async def create_comment(changelist_id: UUID, body: CommentCreate, actor: CurrentUser) -> Comment:
     return await service.comment(actor, changelist_id, body)

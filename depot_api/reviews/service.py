@@ -10,8 +10,10 @@ from depot_api.changelists.models import Changelist, ChangelistStatus
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
 from depot_api.identity.actor import Actor
-from depot_api.paths import broken_rule
-from depot_api.preconditions import refuse_stale_match
+from depot_api.paths import broken_rule, path_key
+from depot_api.permissions import service as permissions
+from depot_api.permissions.models import PathAccess
+from depot_api.preconditions import refuse_stale_match, require_match
 from depot_api.problems import ChangelistClosed, Conflict, Forbidden, Invalid, InvalidPath, ProblemError
 from depot_api.projects import service as projects
 from depot_api.projects.models import ProjectRole
@@ -49,14 +51,17 @@ async def _ask(tx: Transaction, changelist: Changelist, usernames: list[str]) ->
     await queries.ask(tx, changelist.project_id, changelist.id, sorted(found.values()))
 
 
-async def decide(actor: Actor, changelist_id: UUID, decision: Decision) -> Review:
+async def decide(actor: Actor, changelist_id: UUID, decision: Decision, if_match: str | None) -> Review:
+    """On the state that the reviewer has seen: raises PreconditionRequired or StalePrecondition for another one."""
     async with actor.transaction() as tx:
+        await queries.hold_for_verdict(tx, changelist_id)
         changelist = await changelists.readable_changelist(tx, changelist_id)
         await projects.writable_project(tx, changelist.project_id, ProjectRole.REVIEWER)
         if changelist.author_id == actor.user_id:
             raise Forbidden("Nobody reviews their own changelist. Ask a colleague.")
         if changelist.status is not ChangelistStatus.PENDING_REVIEW:
             raise ChangelistClosed(f"The changelist is {changelist.status}; its author has to ask for a review first.")
+        require_match(if_match, str(changelist.revision))
         try:
             row = await queries.decide(
                 tx, changelist.project_id, changelist_id, actor.user_id, decision.verdict, decision.comment
@@ -103,6 +108,9 @@ async def comment(actor: Actor, changelist_id: UUID, wanted: CommentCreate) -> C
     async with actor.transaction() as tx:
         changelist = await changelists.readable_changelist(tx, changelist_id)
         await projects.writable_project(tx, changelist.project_id, ProjectRole.REVIEWER)
+        if wanted.path is not None:
+            named = [(wanted.path, path_key(wanted.path), PathAccess.READ)]
+            await permissions.refuse_forbidden(tx, changelist.project_id, named, "/path")
         row = await queries.insert_comment(
             tx, changelist.project_id, changelist_id, actor.user_id, wanted.path, wanted.body
         )

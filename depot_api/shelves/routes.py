@@ -17,6 +17,7 @@ from depot_api.problems import (
     Locked,
     MissingContent,
     NoTargetBranch,
+    PathForbidden,
     PathInUse,
     ProjectArchived,
     documented,
@@ -42,7 +43,7 @@ router = APIRouter(tags=["shelves"])
     status_code=status.HTTP_201_CREATED,
     summary="Shelve work in progress",
     responses=documented(
-        Forbidden, ProjectArchived, Locked, MissingContent, InvalidPath, PathInUse, IdempotencyKeyReused
+        Forbidden, PathForbidden, ProjectArchived, Locked, MissingContent, InvalidPath, PathInUse, IdempotencyKeyReused
     ),
 )
 async def create_shelf(body: ShelfCreate, actor: CurrentUser, idempotency_key: Key = None) -> Shelf:
@@ -56,6 +57,7 @@ async def create_shelf(body: ShelfCreate, actor: CurrentUser, idempotency_key: K
     summary="Shelve a changelist's items; they stay in it",
     responses=documented(
         Forbidden,
+        PathForbidden,
         ProjectArchived,
         ChangelistClosed,
         NoTargetBranch,
@@ -97,7 +99,7 @@ async def list_items(shelf_id: UUID, actor: CurrentUser, limit: Limit = 100, cur
 @router.put(
     "/shelves/{shelf_id}/items",
     summary="Replace all items of a shelf",
-    responses=documented(Forbidden, ProjectArchived, Locked, MissingContent, InvalidPath, PathInUse),
+    responses=documented(Forbidden, PathForbidden, ProjectArchived, Locked, MissingContent, InvalidPath, PathInUse),
 )
 async def replace_items(shelf_id: UUID, body: ShelfItems, actor: CurrentUser) -> Shelf:
     return await service.replace_items(actor, shelf_id, body.items)
@@ -125,7 +127,7 @@ async def delete_shelf(shelf_id: UUID, actor: CurrentUser) -> None:
 @router.post(
     "/shelves/{shelf_id}/unshelve",
     summary="Copy a shelf's items into an open changelist of your own",
-    responses=documented(Forbidden, ProjectArchived, ChangelistClosed, Conflict, PathInUse),
+    responses=documented(Forbidden, PathForbidden, ProjectArchived, ChangelistClosed, Conflict, PathInUse),
 )
 async def unshelve(shelf_id: UUID, body: Unshelve, actor: CurrentUser) -> Unshelved:
     return await service.unshelve(actor, shelf_id, body)

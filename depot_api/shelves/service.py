@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from psycopg import errors
+
 from depot_api import events
 from depot_api.branches import service as branches
 from depot_api.changelists import service as changelists
@@ -22,6 +24,7 @@ from depot_api.problems import (
     MissingContent,
     NoTargetBranch,
     NotFound,
+    PathForbidden,
     ProblemError,
 )
 from depot_api.projects import service as projects
@@ -49,7 +52,7 @@ async def create_shelf(actor: Actor, wanted: ShelfCreate, idempotency_key: str |
         shelf_id = await queries.insert_shelf(
             tx, wanted.project_id, wanted.branch_id, actor.user_id, wanted.changelist_id, wanted.description
         )
-        await queries.insert_items(tx, wanted.project_id, shelf_id, rows)
+        await _put(tx, wanted.project_id, shelf_id, rows)
         return await _filled(tx, actor, shelf_id, EventKind.SHELF_CREATED)
 
     rows = changelists.item_rows(wanted.items)
@@ -70,6 +73,7 @@ async def shelve_changelist(
             raise NoTargetBranch("The changelist names no branch, which a shelf needs. Create it with a branch_id.")
         if changelist.items_count == 0:
             raise EmptyChangelist("The changelist has no items. Add some, then shelve it.")
+        await changelists.refuse_hidden_items(tx, changelist)
         description = changelist.description if wanted.description is None else wanted.description
         shelf_id = await queries.insert_shelf(
             tx, changelist.project_id, changelist.branch_id, actor.user_id, changelist_id, description
@@ -81,9 +85,12 @@ async def shelve_changelist(
         changelist = await changelists.readable_changelist(tx, changelist_id)
         hashes = await queries.changelist_content(tx, changelist_id)
     await _refuse_missing(actor, changelist.project_id, hashes)
-    async with actor.transaction() as tx:
-        request = f"shelve changelist {changelist_id} {wanted.model_dump_json()}"
-        return await once(tx, actor.user_id, idempotency_key, request, Shelf, create)
+    try:
+        async with actor.transaction() as tx:
+            request = f"shelve changelist {changelist_id} {wanted.model_dump_json()}"
+            return await once(tx, actor.user_id, idempotency_key, request, Shelf, create)
+    except errors.InsufficientPrivilege:
+        raise PathForbidden("Permissions have changed: you may not write some of these paths any more.") from None
 
 
 async def shelve_conflicts(
@@ -105,9 +112,14 @@ async def shelve_conflicts(
         stem, dot, suffix = path.rpartition(".")
         named = f"{stem}@{side}{dot}{suffix}" if dot and "/" not in suffix else f"{path}@{side}"
         rows[path_key(named)] = ItemRow(path_key(named), named, ItemAction.ADD, None, sha256, None, None)
-    await queries.insert_items(tx, changelist.project_id, shelf_id, list(rows.values()))
+    await _put(tx, changelist.project_id, shelf_id, list(rows.values()))
     await _filled(tx, actor, shelf_id, EventKind.SHELF_CREATED)
     return shelf_id
+
+
+async def _put(tx: Transaction, project_id: UUID, shelf_id: UUID, rows: Sequence[ItemRow]) -> None:
+    await changelists.refuse_forbidden_paths(tx, project_id, rows)
+    await queries.insert_items(tx, project_id, shelf_id, rows)
 
 
 async def _refuse_missing_content(actor: Actor, project_id: UUID, rows: Sequence[ItemRow]) -> None:
@@ -208,7 +220,7 @@ async def replace_items(actor: Actor, shelf_id: UUID, items: Sequence[Item]) -> 
     async with actor.transaction() as tx:
         shelf = await _locked_shelf(tx, shelf_id)
         await queries.delete_items(tx, shelf_id)
-        await queries.insert_items(tx, shelf.project_id, shelf_id, rows)
+        await _put(tx, shelf.project_id, shelf_id, rows)
         return await _filled(tx, actor, shelf_id, EventKind.SHELF_UPDATED)
 
 

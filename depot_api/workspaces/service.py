@@ -159,8 +159,9 @@ async def sync(actor: Actor, workspace_id: UUID, wanted: SyncRequest) -> AsyncIt
 
     Sparse is the answer that looks only at paths touched between the workspace's range (since_no, at_no] and the
     target. It is right because every path that was not touched there is in the have-list as it was at since_no: that
-    holds from the last acknowledgement that was complete, until the branch is switched, a pattern changes or the
-    have-list is corrected. Then, and where more than MAX_SPARSE_ROWS heads were touched, every path is compared.
+    holds from the last acknowledgement that was complete, until the branch is switched, a pattern changes, the
+    have-list is corrected or the owner may read other paths than before (which the database notes). Then, and where
+    more than MAX_SPARSE_ROWS heads were touched, every path is compared.
     """
     had = _files(wanted.have, "/have")
     async with actor.transaction() as tx:

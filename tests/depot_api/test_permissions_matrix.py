@@ -282,6 +282,7 @@ CALLS: dict[str, Callable[[World], Call]] = {
     "PUT /changelists/{changelist_id}/review": lambda w: {
         "ids": {"changelist_id": w.under_review()},
         "json": {"verdict": "approved"},
+        "headers": ANY,
     },
     "POST /changelists/{changelist_id}/comments": lambda w: {"json": {"body": "seen"}},
     "POST /projects/{project_id}/obliterations": lambda w: {
@@ -365,7 +366,7 @@ def expected(who: str, subject: str, route: str) -> str:
     if who == "editor":
         return "passes" if subject == "editor" else "403"
     if subject in ("stranger", "editor"):
-        return "403" if who == "admin" and "/users" in route else "404"
+        return "403" if who == "admin" and ("/users" in route or route == "GET /audit") else "404"
     return "passes" if who in ROLES and ROLES.index(subject) >= ROLES.index(who) else "403"
 
 

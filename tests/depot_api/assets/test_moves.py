@@ -30,7 +30,7 @@ def test_what_is_left_out_of_an_update_stays(api, project, hero):
     with psycopg.connect(api.owner_url) as owner:
         audited = owner.execute(
             """SELECT before -> 'tags', after -> 'tags' FROM audit_log
-               WHERE table_name = 'assets' AND project_id = %s ORDER BY id""",
+               WHERE table_name = 'assets' AND operation = 'UPDATE' AND project_id = %s ORDER BY id""",
             (project.id,),
         ).fetchall()
         told = owner.execute(

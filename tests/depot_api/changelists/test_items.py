@@ -15,9 +15,9 @@ def slug(response):
     return response.status_code, response.json()["type"].removeprefix("urn:asset-depot:problem:")
 
 
-def pipeline_of(project):
-    """A contributor's client with a token of the scope pipeline."""
-    user, token = project.member("contributor"), new_api_token()
+def pipeline_of(project, user=None):
+    """A client with a token of the scope pipeline, of this user or of a contributor of its own."""
+    user, token = user or project.member("contributor"), new_api_token()
     with psycopg.connect(project.api.owner_url) as owner:
         owner.execute(
             """INSERT INTO api_tokens (user_id, name, token_sha256, scope, expires_at)
@@ -110,12 +110,35 @@ def test_a_branch_that_asks_for_validation_takes_what_a_pipeline_passed(project)
     assert slug(pipeline.post(url, json=passed)) == (409, "changelist-closed")
 
 
+def test_nobody_validates_their_own_work(project):
+    project.http.patch(f"/branches/{project.main}", json={"require_validation": True})
+    author = project.member("contributor")
+    changelist = project.open([{"action": "delete", "path": "a", "base_version": 1}], http=author.http)
+    passed = {"items": [{"path": "a", "sha256": None, "status": "passed"}]}
+    refused = pipeline_of(project, author).post(f"/changelists/{changelist}/validations", json=passed)
+    assert (slug(refused), "their own" in refused.json()["detail"]) == ((403, "forbidden"), True)
+    with psycopg.connect(project.api.service_url) as service:
+        service.execute("SELECT set_app_user(%s, '', 'pipeline')", (author.id,))
+        with pytest.raises(errors.InsufficientPrivilege):
+            service.execute("UPDATE changelist_items SET validation = 'passed' WHERE changelist_id = %s", (changelist,))
+    assert pipeline_of(project).post(f"/changelists/{changelist}/validations", json=passed).status_code == 200
+
+
 def test_nobody_but_a_pipeline_validates_in_the_database_either(project):
     changelist = project.open([{"action": "add", "path": "a", "sha256": project.put(b"a")}])
     with psycopg.connect(project.api.service_url) as service:
         service.execute("SELECT set_app_user(%s)", (project.http.get("/auth/me").json()["id"],))
         with pytest.raises(errors.InsufficientPrivilege):
             service.execute("UPDATE changelist_items SET validation = 'passed' WHERE changelist_id = %s", (changelist,))
+        service.rollback()
+        service.execute("SELECT set_app_user(%s)", (project.http.get("/auth/me").json()["id"],))
+        with pytest.raises(errors.InsufficientPrivilege):
+            service.execute(
+                """INSERT INTO changelist_items (project_id, changelist_id, path_key, path, action, sha256, validation)
+                   SELECT project_id, changelist_id, 'b', 'b', action, sha256, 'passed' FROM changelist_items
+                   WHERE changelist_id = %s""",
+                (changelist,),
+            )
 
 
 def test_a_submitted_changelist_is_undone_by_a_new_one(project):

@@ -7,6 +7,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
+INSERT = "INSERT INTO api_tokens (user_id, name, token_sha256, scope, expires_at) VALUES (%s, 'x', %s, %s, now())"
+
 
 def create(http, scope: str = "write", **fields) -> httpx.Response:
     return http.post("/auth/tokens", json={"name": "test", "scope": scope, "expires_in_days": 1} | fields)
@@ -57,19 +59,29 @@ def test_tokens_come_in_pages(api):
     ],
 )
 def test_a_token_makes_none_that_may_do_more(api, has, wants, status):
-    made = create(api.user().http, has).json()
+    made = create(api.user("admin").http, has).json()
     with api.client(made["token"]) as http:
         assert create(http, wants).status_code == status
 
 
+def test_a_pipeline_gets_its_token_from_a_studio_admin_only(api, project):
+    for user in (project.member("contributor"), project.member("owner")):
+        refused = create(user.http, "pipeline")
+        assert (refused.status_code, "studio admin" in refused.json()["detail"]) == (403, True)
+        with psycopg.connect(api.service_url) as connection:
+            connection.execute("SELECT set_app_user(%s)", (user.id,))
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(INSERT, (user.id, b"\0" * 32, "pipeline"))
+    assert create(api.user("admin").http, "pipeline").status_code == 201
+
+
 def test_the_database_holds_the_scope(api):
-    user = api.user()
-    insert = "INSERT INTO api_tokens (user_id, name, token_sha256, scope, expires_at) VALUES (%s, 'x', %s, %s, now())"
-    for has, wants in (("write", "admin"), ("read", "write"), ("pipeline", "write")):
+    user = api.user("admin")
+    for has, wants in (("write", "admin"), ("read", "write"), ("pipeline", "write"), ("pipeline", "pipeline")):
         with psycopg.connect(api.service_url) as connection:
             connection.execute("SELECT set_app_user(%s, '', %s)", (user.id, has))
             with pytest.raises(errors.InsufficientPrivilege):
-                connection.execute(insert, (user.id, b"\0" * 32, wants))
+                connection.execute(INSERT, (user.id, b"\0" * 32, wants))
 
 
 def test_signing_in_makes_any_token(api):

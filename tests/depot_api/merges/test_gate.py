@@ -131,7 +131,8 @@ def test_a_branch_that_asks_for_a_review_gets_one(merging):
     reviewer = merging.project.member("reviewer")
     changelist = f"/changelists/{merge['changelist_id']}"
     merging.ok("POST", f"{changelist}/review-requests", json={"reviewers": [reviewer.name]})
-    verdict = reviewer.http.put(f"{changelist}/review", json={"verdict": "approved"})
+    seen = {"If-Match": reviewer.http.get(changelist).headers["etag"]}
+    verdict = reviewer.http.put(f"{changelist}/review", json={"verdict": "approved"}, headers=seen)
     assert verdict.status_code == 200, verdict.text
     merging.ok("PATCH", f"/merge-jobs/{gate['id']}", json={"status": "queued"})
     assert merging.work(merge)["status"] == "merged"

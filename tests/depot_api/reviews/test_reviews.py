@@ -28,8 +28,14 @@ def ask(author, changelist, *reviewers):
     )
 
 
-def decide(user, changelist, verdict, comment=""):
-    return user.http.put(f"/changelists/{changelist}/review", json={"verdict": verdict, "comment": comment})
+def etag(user, changelist):
+    return user.http.get(f"/changelists/{changelist}").headers["etag"]
+
+
+def decide(user, changelist, verdict, comment="", seen=None):
+    headers = {"If-Match": seen or etag(user, changelist)}
+    body = {"verdict": verdict, "comment": comment}
+    return user.http.put(f"/changelists/{changelist}/review", json=body, headers=headers)
 
 
 def submit(author, changelist):
@@ -110,6 +116,65 @@ def test_nobody_speaks_for_another_reviewer(project, author):
         service.execute("SELECT set_app_user(%s)", (other.id,))
         changed = service.execute("UPDATE reviews SET verdict = 'approved' WHERE changelist_id = %s", (changelist,))
         assert changed.rowcount == 0
+
+
+def test_a_verdict_is_on_the_state_that_was_seen(project, author):
+    reviewer = project.member("reviewer")
+    changelist = opened(project, author)
+    ask(author, changelist, reviewer)
+    url, seen = f"/changelists/{changelist}/review", etag(reviewer, changelist)
+    assert slug(reviewer.http.put(url, json={"verdict": "approved"})) == (428, "precondition-required")
+    other = {"items": [{"action": "delete", "path": "other", "base_version": 1}]}
+    assert author.http.post(f"/changelists/{changelist}/items", json=other).status_code == 200
+    assert slug(decide(reviewer, changelist, "approved", seen=seen)) == (412, "stale-precondition")
+    assert decide(reviewer, changelist, "approved").status_code == 200
+
+
+def test_a_verdict_and_a_change_wait_for_each_other(project, author):
+    """A reviewer who is being answered has seen what is there until the answer is written."""
+    reviewer = project.member("reviewer")
+    changelist = opened(project, author)
+    ask(author, changelist, reviewer)
+    with psycopg.connect(project.api.service_url) as service, psycopg.connect(project.api.service_url) as other:
+        service.execute("SELECT set_app_user(%s)", (reviewer.id,))
+        service.execute("SELECT hold_for_verdict(%s)", (changelist,))
+        other.execute("SELECT set_app_user(%s)", (author.id,))
+        with pytest.raises(errors.LockNotAvailable):
+            other.execute("SELECT FROM changelists WHERE id = %s FOR UPDATE NOWAIT", (changelist,))
+
+
+def test_an_approval_for_one_branch_is_none_for_another(project, author):
+    open_branch = project.http.post("/branches", json={"project_id": project.id, "name": "dev"}).json()["id"]
+    reviewer, content = project.member("reviewer"), b"for dev"
+    sha256 = project.put(content)
+    author.http.put(f"/projects/{project.id}/objects/{sha256}", content=content)
+    item = {"action": "add", "path": "a", "sha256": sha256}
+    changelist = project.open([item], branch=open_branch, http=author.http)
+    ask(author, changelist, reviewer)
+    decide(reviewer, changelist, "approved")
+    headers = {"If-Match": etag(author, changelist)}
+    moved = author.http.patch(f"/changelists/{changelist}", json={"branch_id": project.main}, headers=headers)
+    assert moved.status_code == 200
+    assert slug(submit(author, changelist)) == (409, "review-required")
+    decide(reviewer, changelist, "approved")
+    headers = {"If-Match": moved.headers["etag"]}
+    described = author.http.patch(f"/changelists/{changelist}", json={"description": "same"}, headers=headers)
+    assert described.status_code == 200
+    assert submit(author, changelist).status_code == 200, "a description is no other content"
+
+
+def test_the_objection_of_somebody_who_reviews_no_more_holds_nothing_up(project, author):
+    gone, demoted, reviewer = (project.member("reviewer") for _ in range(3))
+    changelist = opened(project, author)
+    ask(author, changelist)
+    for user in (gone, demoted):
+        decide(user, changelist, "changes_requested")
+    decide(reviewer, changelist, "approved")
+    assert project.http.delete(f"/projects/{project.id}/members/{gone.id}").status_code == 204
+    assert slug(submit(author, changelist)) == (409, "review-required")
+    viewer = {"username": demoted.name, "role": "viewer"}
+    assert project.http.post(f"/projects/{project.id}/members", json=viewer).status_code == 200
+    assert submit(author, changelist).status_code == 200
 
 
 def test_comments_are_kept_in_order_and_never_change(project, author):

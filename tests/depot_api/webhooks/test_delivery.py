@@ -78,6 +78,9 @@ def test_given_up_then_replayed(hooked, receiver):
     again = receiver.wait_for(2)[1]
     assert (numbers([again]), again.headers["X-Depot-Delivery"]) == ([1], dead["id"])
     wait_for_status(hooked, webhook, "delivered", 2)
+    audit = hooked.http.get(f"/projects/{hooked.id}/audit").json()["items"]
+    [replayed] = [row for row in audit if row["table_name"] == "webhook_deliveries"]
+    assert (replayed["before"]["status"], replayed["after"]["status"]) == ("dead", "pending")
 
 
 def test_a_redirect_is_a_failure(hooked, receiver):

@@ -141,6 +141,41 @@ def test_corrections(project, new_workspace):
     assert work.plan(have=[{"path": "a", "version": 1}])[0]["is_sparse"], "a correction that corrects nothing"
 
 
+def set_rules(project, *rules):
+    body = {"rules": [{"access": "none", **rule} for rule in rules]}
+    assert project.http.put(f"/projects/{project.id}/path-permissions", json=body).status_code == 200
+
+
+def test_what_may_be_read_from_now_on_comes_and_what_may_not_goes(project, new_workspace):
+    artist = project.member("contributor")
+    project.submit([{"action": "add", "path": path, "sha256": project.put(b"x")} for path in ("a", "secret/b")])
+    work = new_workspace(artist.http)
+    work.sync()
+    assert work.sync()[0]["is_sparse"]
+    set_rules(project, {"pattern": "secret/**"})
+    assert not artist.http.get(f"/workspaces/{work.id}").json()["is_complete"]
+    plan, rows = work.sync()
+    assert (plan["is_sparse"], actions(rows)) == (False, [("remove", "secret/b", None)])
+    assert (work.have(), work.sync()[0]["is_sparse"]) == ({"a": 1}, True)
+    set_rules(project)
+    assert actions(work.sync()[1]) == [("fetch", "secret/b", 1)]
+
+
+def test_another_role_brings_other_rules(api, project, new_workspace):
+    artist = project.member("viewer")
+    project.submit([{"action": "add", "path": path, "sha256": project.put(b"x")} for path in ("a", "secret/b")])
+    set_rules(project, {"pattern": "secret/**", "role": "viewer"})
+    work = new_workspace(artist.http)
+    assert actions(work.sync()[1]) == [("fetch", "a", 1)]
+    member = {"username": artist.name, "role": "contributor"}
+    assert project.http.post(f"/projects/{project.id}/members", json=member).status_code == 200
+    assert actions(work.sync()[1]) == [("fetch", "secret/b", 1)]
+    set_rules(project, {"pattern": "secret/**"})
+    assert actions(work.sync()[1]) == [("remove", "secret/b", None)]
+    assert project.http.patch(f"/users/{artist.id}", json={"studio_role": "admin"}).status_code == 200
+    assert actions(work.sync()[1]) == [("fetch", "secret/b", 1)]
+
+
 PATTERNS = ["*1", "d0/**", "**/x*", "d1/*", "d0/x1"]
 
 

@@ -120,7 +120,12 @@ def test_a_change_goes_through_a_review(depot, project: str, work: Path, member)
     told = depot("describe", changelist).stdout
     assert "pending_review, " in told
     assert f"Review by {name}: changes_requested: Not yet" in told
-    assert reviewer("review", "approve", changelist).stdout == f"Approved changelist {changelist}.\n"
+    revision = depot.json("describe", changelist)["changelist"]["revision"]
+    assert f", revision {revision}\n" in told
+    stale = reviewer("review", "approve", changelist, "--revision", str(revision - 1))
+    assert (stale.returncode, "depot describe" in stale.stderr) == (1, True)
+    done = reviewer("review", "approve", changelist, "--revision", str(revision))
+    assert done.stdout == f"Approved changelist {changelist}.\n"
     assert reviewer("review", "pending").stdout == "No review waits for you.\n"
     assert depot("submit", "--changelist", changelist).stdout.startswith("Submitted changelist 2 with 1 item")
     depot.json("sync", work)

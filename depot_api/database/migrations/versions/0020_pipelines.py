@@ -1,0 +1,13 @@
+"""Nobody passes their own work: who makes a pipeline's token, and whose changes it validates.
+
+Revision ID: 0020
+"""
+
+from depot_api.database.migrations.sql import run_sql_file
+
+revision = "0020"
+down_revision = "0019"
+
+
+def upgrade() -> None:
+    run_sql_file(__file__)
