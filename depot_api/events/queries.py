@@ -9,11 +9,7 @@ from depot_api.database.pool import Transaction, fetch_all, fetch_one
 
 async def xact_id_of(tx: Transaction, project_id: UUID, event_id: int) -> str | None:
     """Where this event stands now: a restore can change that. None when the project has no such event."""
-    row = await fetch_one(
-        tx,
-        "SELECT xact_id::text AS xact_id FROM events WHERE id = %s AND project_id = %s",
-        (event_id, project_id),
-    )
+    row = await fetch_one(tx, "SELECT event_xact_id(%s, %s)::text AS xact_id", (project_id, event_id))
     return row["xact_id"] if row else None
 
 

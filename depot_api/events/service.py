@@ -54,8 +54,8 @@ async def _place(tx: Transaction, project_id: UUID, event_id: int) -> str:
     xact_id = "0" if event_id == BEGINNING else await queries.xact_id_of(tx, project_id, event_id)
     if xact_id is None:
         raise Invalid(
-            "The event that the cursor names is not in this project, or a rule of its paths hides it from you; a "
-            "restore may have taken it away. Leave the cursor out to begin again.",
+            "The event that the cursor names is not in this project; a restore may have taken it away. Leave the "
+            "cursor out to begin again.",
             errors=[ProblemError(detail="no such event", pointer="/after")],
         )
     return xact_id

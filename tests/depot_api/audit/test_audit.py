@@ -72,9 +72,10 @@ def test_items_leave_one_row_for_each_statement(project):
 def test_a_submit_leaves_no_row_for_each_of_its_items(project):
     sha256 = project.put(b"a")
     project.submit([{"action": "add", "path": f"a{number}", "sha256": sha256} for number in range(10)])
-    changes, rows = newest(project, 3)
-    assert sorted(changes) == [("assets", "INSERT"), ("changelist_items", "INSERT"), ("changelists", "UPDATE")]
-    assert [row["after"]["rows"] for row in rows if row["table_name"] == "assets"] == [10]
+    items = project.http.get(f"/projects/{project.id}/audit").json()["items"]
+    many = [(row["table_name"], row["after"]["rows"]) for row in items if "rows" in (row["after"] or {})]
+    assert many == [("assets", 10), ("changelist_items", 10)]
+    assert len(items) < 15
 
 
 def test_a_verdict_of_a_pipeline_is_there(api, project):

@@ -235,6 +235,17 @@ def test_what_may_not_be_read_is_not_told_of(project, artist):
         assert service.execute("SELECT FROM lock_breaks").rowcount == 0
 
 
+def test_a_cursor_stays_one_when_its_event_is_hidden(project):
+    artist, url = project.member("contributor"), f"/projects/{project.id}/events"
+    project.http.post("/assets", json={"project_id": project.id, "path": "late/a"})
+    last = artist.http.get(url).json()["items"][-1]
+    assert last["payload"]["path"] == "late/a"
+    set_rules(project, ("late/**", "none"))
+    later = artist.http.get(url, params={"after": last["cursor"]}).json()["items"]
+    assert [event["kind"] for event in later] == ["path_permissions.set"]
+    assert "late/a" not in artist.http.get(url).text
+
+
 def test_events_from_before_paths_were_noted_are_not_shown_to_whom_a_rule_is_about(project, artist):
     with psycopg.connect(project.api.owner_url) as owner:
         owner.execute(

@@ -80,5 +80,11 @@ CREATE POLICY readable_path ON events AS RESTRICTIVE FOR SELECT
            OR CASE WHEN path_keys IS NULL THEN kind !~ '^(asset|lock)\.' AND kind <> 'merge.conflicts_resolved'
               ELSE NOT EXISTS (SELECT FROM unnest(path_keys) key WHERE my_path_access(project_id, key) < 'read') END);
 
-REVOKE EXECUTE ON FUNCTION count_items(uuid) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION count_items(uuid) TO depot_service;
+-- A cursor stays one, also at an event that its reader is not shown any more.
+CREATE FUNCTION event_xact_id(project uuid, event bigint) RETURNS xid8
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    SELECT xact_id FROM events WHERE id = event AND project_id = project AND project = ANY (my_projects())
+$$;
+
+REVOKE EXECUTE ON FUNCTION count_items(uuid), event_xact_id(uuid, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION count_items(uuid), event_xact_id(uuid, bigint) TO depot_service;
