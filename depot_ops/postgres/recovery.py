@@ -35,6 +35,7 @@ from depot_ops.postgres.recovery_plan import (
     Target,
     TargetKind,
     plans,
+    told_missing,
 )
 from depot_ops.postgres.recovery_source import RecoverySource, open_copy
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
@@ -146,11 +147,14 @@ def restore(
     try:
         with _workspace(to, account) as (work, lock):
             source = _open_source(backup_dir, archive_root, copy, work, system_identifier)
-            for plan in plans(source.backup_dir, source.archive, target, timeline=timeline, base=base):
+            streamed = stream is not None
+            for plan in plans(
+                source.backup_dir, source.archive, target, timeline=timeline, base=base, streamed=streamed
+            ):
                 try:
                     return _restore(plan, source, work, lock, to, binaries, account, verify, keeps_ties, stream, say)
                 except TargetNotReached as error:
-                    not_reached = not_reached or error
+                    not_reached = not_reached or TargetNotReached(f"{error}{_other_timeline(plan)}")
                 if target.kind is not TargetKind.NAME:  # only a name can lie before a newer backup
                     break
     except ToolFailed as error:
@@ -162,6 +166,16 @@ def restore(
         ) from error
     assert not_reached is not None
     raise not_reached
+
+
+def _other_timeline(plan: RecoveryPlan) -> str:
+    if not plan.path.switches:
+        return ""
+    parent = plan.path.switches[-1]
+    return (
+        f", or --timeline {parent.timeline} for what it had behind {format_lsn(parent.position)}, where timeline"
+        f" {plan.path.timeline} branched off"
+    )
 
 
 def _restore(
@@ -318,12 +332,18 @@ def _stage(plan: RecoveryPlan, archive: WalArchive, staged: Path) -> None:
     staged.mkdir(mode=0o700)
     histories = [name for name in archive.names() if name.name.endswith(".history")]
 
+    own = plan.segments[:-1] if plan.inherited else plan.segments
+
     def stage(name: WalName) -> None:
         (staged / name.name).write_bytes(archive.fetch(name))
 
     try:
         with ThreadPoolExecutor(WORKERS) as pool:
-            list(pool.map(stage, [*histories, *plan.segments]))
+            list(pool.map(stage, [*histories, *own]))
+        if plan.inherited:
+            # As the server made it when the timeline began: what the ancestor wrote behind that is none of its log.
+            content = archive.fetch(plan.inherited)[: plan.path.branch_position % plan.segment_size_bytes]
+            (staged / plan.segments[-1].name).write_bytes(content.ljust(plan.segment_size_bytes, b"\0"))
     except ArchiveError as error:
         raise SourceIncomplete(str(error)) from error
 
@@ -331,11 +351,15 @@ def _stage(plan: RecoveryPlan, archive: WalArchive, staged: Path) -> None:
 def _stage_streamed(plan: RecoveryPlan, stream: Path | None, archive: WalArchive, staged: Path) -> Streamed | None:
     if stream is None or plan.target.kind is TargetKind.LSN:
         return None
-    first = plan.first_segment_number + len(plan.segments)
+    first = plan.first_segment_number + len(plan.segments) - (plan.inherited is not None)
     try:
-        return stage_streamed(stream, staged, plan.path, first, plan.segment_size_bytes, archive)
+        streamed = stage_streamed(stream, staged, plan.path, first, plan.segment_size_bytes, archive)
     except (BadWalFile, ArchiveError, OSError) as error:
         raise RestoreRefused(f"{stream} cannot be restored from: {error}. Leave out --stream") from error
+    if lacking := [name for name in plan.left_to_stream if streamed is None or name not in streamed.names]:
+        needed = [*(name.name for name in plan.segments), *plan.left_to_stream]
+        raise SourceIncomplete(f"{told_missing(lacking, needed)}, and {stream} does not have them")
+    return streamed
 
 
 def _unpack(plan: RecoveryPlan, work: Path, data: Path, binaries: Binaries) -> None:
@@ -490,7 +514,7 @@ def _ended(connection: psycopg.Connection[Any]) -> tuple[bool, str, datetime | N
 def _check_end(plan: RecoveryPlan, ended: str) -> None:
     """A server that misses a segment or cannot read one promotes as if that were the end: compare with the plan."""
     expected = {
-        TargetKind.LATEST: plan.last_segment_start,
+        TargetKind.LATEST: plan.archived_end,
         TargetKind.LSN: plan.target.position if plan.target.kind is TargetKind.LSN else 0,
     }.get(plan.target.kind, parse_lsn(plan.base.record.stop_lsn))
     if parse_lsn(ended) < expected:
