@@ -51,12 +51,11 @@ def take_stock(archive: WalArchive, oldest_needed: str | None = None) -> list[Ti
 
 
 def _expected(have: set[int], begin: int | None, end: int | None, oldest: int | None) -> range:
-    # What was there before the first segment may have expired; a branch whose origin is kept has not.
+    # What was there before the oldest backup may have expired, and nothing of a timeline lies before where it began.
     first = min(have, default=end or 0)
-    if begin is not None and have and (oldest is None or begin >= oldest):
-        first = min(first, begin)
-    if oldest is not None and begin is None and have:
-        first = min(first, oldest)
+    origin = max((number for number in (begin, oldest) if number is not None), default=None)
+    if origin is not None and (have or oldest is not None):
+        first = min(first, origin)
     return range(first, max(max(have, default=-1) + 1, end or 0))
 
 

@@ -14,6 +14,7 @@ from depot_ops.evidence import Status
 from depot_ops.places import open_place
 from depot_ops.postgres.dump_record import find_backups, load_record, record_path
 from depot_ops.postgres.standby import check_freshness_by_standby, check_standby
+from depot_ops.postgres.wal.names import parse_wal_name, segment_name
 from depot_ops.reports.nightly import OpsReport, ReportScope, make_report
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "report-schema.json"
@@ -195,3 +196,15 @@ def test_servers_in_each_others_place(pair, cluster):
     stranger = check_standby(pair.standby.url(), cluster.url())
     assert stranger.status is Status.UNHEALTHY
     assert "rebuild" in stranger.detail
+
+
+def test_log_that_the_oldest_base_backup_needs_and_the_archive_lost_is_missing(estate):
+    estate.base(0)
+    estate.log(14)
+    scope = ReportScope(backup_dir=estate.backup_dir, archive_dir=estate.archive.root)
+    assert statuses_of(scope)["wal_continuity"] == "healthy"
+    for number in range(12):
+        name = parse_wal_name(segment_name(1, number))
+        estate.archive.file_path(name).unlink()
+        estate.archive.record_path(name).unlink()
+    assert statuses_of(scope)["wal_continuity"] == "unhealthy"

@@ -86,6 +86,25 @@ def test_a_gap_at_a_switch_is_named(archive, first, second, missing):
     assert segment_name(*missing, SIZE) in finding.detail
 
 
+@pytest.mark.parametrize(("oldest", "missing"), [((1, 4), (2, 5)), ((2, 7), (2, 7)), ((2, 9), None), ((1, 3), (1, 3))])
+def test_what_a_later_timeline_lost_at_its_start_is_named_by_the_oldest_backup(archive, oldest, missing):
+    """Of timeline 2 the archive has segments from 9 on; how much of what is before it is needed, the backup says."""
+    store_history(archive, 2, (1, 5 * SIZE + 4000))
+    store(archive, 1, 4)
+    store(archive, 2, 9, 10)
+    finding = check_continuity(archive, segment_name(*oldest, SIZE))
+    assert finding.status is (Status.UNHEALTHY if missing else Status.HEALTHY)
+    assert missing is None or finding.detail.startswith(f"missing: {segment_name(*missing, SIZE)}")
+
+
+def test_a_timeline_that_is_lost_altogether_is_named_where_a_backup_is_on_it(archive):
+    store_history(archive, 2, (1, 5 * SIZE + 4000))
+    store(archive, 2, 5, 6)
+    assert check_continuity(archive).status is Status.HEALTHY
+    assert check_continuity(archive, segment_name(2, 5, SIZE)).status is Status.HEALTHY
+    assert segment_name(1, 4, SIZE) in check_continuity(archive, segment_name(1, 4, SIZE)).detail
+
+
 def test_partial_segments_and_notes_do_not_count(archive):
     store(archive, 1, 3, 4)
     number = segment_name(1, 9, SIZE)
