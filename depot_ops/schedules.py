@@ -75,10 +75,11 @@ dagster_maintenance_schedule = dg.ScheduleDefinition(
 
 restore_drills_schedule = dg.ScheduleDefinition(
     job=restore_drills,
-    cron_schedule="0 6 * * 0",
+    # On the day before the full backup, which is drilled by itself: what is restored here is a whole week's chain.
+    cron_schedule="0 6 * * 6",
     execution_timezone=_TIMEZONE,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every Sunday at 06:00 in MAINTENANCE_TIMEZONE, when the night's backups are done.",
+    description="Every Saturday at 06:00 in MAINTENANCE_TIMEZONE, when the newest backup ends a chain of seven.",
 )
 
 recovery_objectives_schedule = dg.ScheduleDefinition(
@@ -167,7 +168,7 @@ copy_drills_schedule = dg.ScheduleDefinition(
     cron_schedule="0 9 * * 0",
     execution_timezone=_TIMEZONE,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every Sunday at 09:00 in MAINTENANCE_TIMEZONE, when the other drills are done.",
+    description="Every Sunday at 09:00 in MAINTENANCE_TIMEZONE, when the full backup and its drill are done.",
 )
 
 ALL = [
