@@ -99,6 +99,8 @@ class RestoreReport(BaseModel):
     system_identifier: int
     backups: tuple[str, ...]
     """The base backup and those that it builds on, the full one first."""
+    left_out: tuple[str, ...] = ()
+    """Newer base backups that cannot be used, and why."""
     recovered_timeline: int
     new_timeline: int
     segments: int
@@ -147,12 +149,19 @@ def restore(
     try:
         with _workspace(to, account) as (work, lock):
             source = _open_source(backup_dir, archive_root, copy, work, system_identifier)
-            streamed = stream is not None
+            left_out: list[str] = []
             for plan in plans(
-                source.backup_dir, source.archive, target, timeline=timeline, base=base, streamed=streamed
+                source.backup_dir,
+                source.archive,
+                target,
+                timeline=timeline,
+                base=base,
+                streamed=stream is not None,
+                leave_out=left_out.append,
             ):
                 try:
-                    return _restore(plan, source, work, lock, to, binaries, account, verify, keeps_ties, stream, say)
+                    report = _restore(plan, source, work, lock, to, binaries, account, verify, keeps_ties, stream, say)
+                    return report.model_copy(update={"left_out": tuple(left_out)})
                 except TargetNotReached as error:
                     not_reached = not_reached or TargetNotReached(f"{error}{_other_timeline(plan)}")
                 if target.kind is not TargetKind.NAME:  # only a name can lie before a newer backup
@@ -197,10 +206,11 @@ def _restore(
     _empty(work, source)
     staged, data = work / "wal", work / "data"
     say(f"fetching {' + '.join(element.record.label for element in plan.chain)} and {len(plan.segments)} segments")
-    _bring(plan, source)
-    _stage(plan, source.archive, staged)
-    streamed = _stage_streamed(plan, stream, source.archive, staged)
-    _unpack(plan, work, data, binaries)
+    with source.kept():
+        _bring(plan, source)
+        _stage(plan, source.archive, staged)
+        streamed = _stage_streamed(plan, stream, source.archive, staged)
+        _unpack(plan, work, data, binaries)
     _prepare(data)
     account.own_tree(work)
     fetched = time.monotonic()

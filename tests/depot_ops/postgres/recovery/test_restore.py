@@ -14,8 +14,9 @@ import pytest
 
 from depot_ops.drills.record import DrillKind, DrillResult, begin, publish
 from depot_ops.local.ports import any_free
+from depot_ops.postgres import recovery
 from depot_ops.postgres.base_backup import INCREMENTAL_SINCE
-from depot_ops.postgres.base_record import BaseBackupKind
+from depot_ops.postgres.base_record import BackupsBeingRead, BaseBackupKind, nobody_reads
 from depot_ops.postgres.prune import Retention, prune
 from depot_ops.postgres.recovery import RestoreReport, TargetNotReached, restore
 from depot_ops.postgres.recovery_plan import RestoreError, RestoreRefused, Target, TargetKind
@@ -81,7 +82,7 @@ def left_behind(work_dir) -> list[str]:
     return [path.name for path in (work_dir / "restored").iterdir()]
 
 
-def test_the_latest_from_a_chain(primary, recover, restored_rows, incremental):
+def test_the_latest_from_a_chain(primary, recover, restored_rows, incremental, monkeypatch):
     primary.insert(2)
     primary.back_up()
     primary.insert(2)
@@ -89,7 +90,17 @@ def test_the_latest_from_a_chain(primary, recover, restored_rows, incremental):
     primary.insert(2)
     primary.archive_all()
     said: list[str] = []
+
+    def staged_in_peace(*arguments) -> None:
+        with pytest.raises(BackupsBeingRead), nobody_reads(primary.backup_dir):
+            pass
+        stage(*arguments)
+
+    stage = recovery._stage
+    monkeypatch.setattr(recovery, "_stage", staged_in_peace)
     report = recover(verify=True, say=said.append)
+    with nobody_reads(primary.backup_dir):
+        assert report.left_out == ()
     assert [step.split()[0] for step in said] == ["fetching", "replaying", "checking"]
     assert len(report.backups) == 2
     assert (report.recovered_timeline, report.new_timeline, report.verified) == (1, 2, True)
