@@ -1,7 +1,5 @@
 """What is missing is named, and what is damaged too."""
 
-import struct
-
 import pytest
 
 from depot_ops.evidence import Status
@@ -9,18 +7,7 @@ from depot_ops.postgres.wal.archive import WalArchive
 from depot_ops.postgres.wal.inventory import check_continuity, check_intact
 from depot_ops.postgres.wal.names import parse_wal_name, segment_name
 from depot_ops.postgres.wal.timelines import UnknownTimeline, newest_path, path_to
-
-SYSTEM = 7000000000000000001
-SIZE = 1 << 20
-PAGE = 8192
-
-
-def small_segment(timeline: int, number: int) -> bytes:
-    """A segment of one MiB, whose pages have nothing but their headers."""
-    start = number * SIZE
-    first = struct.pack("=HHIQI4xQII", 0xD118, 2, timeline, start, 0, SYSTEM, SIZE, PAGE)
-    pages = [struct.pack("=HHIQI4x", 0xD118, 0, timeline, start + at, 0) for at in range(PAGE, SIZE, PAGE)]
-    return b"".join(page.ljust(PAGE, b"\0") for page in [first, *pages])
+from tests.depot_ops.postgres.wal.small_segments import SIZE, SYSTEM, small_segment
 
 
 @pytest.fixture
