@@ -21,6 +21,7 @@ from depot_ops.postgres.dump_checks import verify
 from depot_ops.postgres.dump_record import BackupRecord, load_record
 
 RESTORING_SUFFIX = ".restoring"
+LOCK_TIMEOUT = "10s"  # a server ends what a killed run had begun, such as copying a template
 # Outside the depot's schema no table has tenants; these have them without the column.
 _TENANT_TABLES = """
     SELECT c.relname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
@@ -71,6 +72,7 @@ def restore_dump(
     partial = database + RESTORING_SUFFIX
     try:
         with psycopg.connect(server_url, autocommit=True) as server:
+            _refuse_another(server, partial)
             _refuse_existing(server, database)
             roles = _restore_roles(server, record) if with_roles else []
             server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(partial)))
@@ -106,6 +108,18 @@ def _restore_roles(server: psycopg.Connection[Any], record: BackupRecord) -> lis
     if record.globals is None:
         raise DumpRestoreError(f"{record.file} was taken by a version that did not keep roles: create them yourself")
     return restore_roles(server, record.globals)
+
+
+def _refuse_another(server: psycopg.Connection[Any], partial: str) -> None:
+    """A second run would drop what the first one fills. The lock goes with its session, which ends a killed run too."""
+    server.execute("SELECT set_config('lock_timeout', %s, false)", (LOCK_TIMEOUT,))
+    try:
+        server.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (partial,))
+    except psycopg.errors.LockNotAvailable:
+        raise DumpRestoreError(
+            f"another restore fills {partial}: wait until it has ended, or name another database"
+        ) from None
+    server.execute("RESET lock_timeout")
 
 
 def _refuse_existing(server: psycopg.Connection[Any], database: str) -> None:

@@ -18,6 +18,7 @@ from depot_ops.postgres.client_tools import ToolFailed, client_environment
 from depot_ops.postgres.recovery import RestoreReport, restore
 from depot_ops.postgres.recovery_plan import RestoreError, RestoreRefused, Target
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync
+from depot_ops.postgres.wal.content import BadWalFile
 from depot_ops.postgres.wal.names import history_name, parse_wal_name
 
 # What a rename onto a directory that is not empty fails with, and only then: whatever else forbids it comes first.
@@ -79,7 +80,7 @@ def restore_in_place(
     try:
         _archive_history(data, archive_root, report)
         (data / mark).unlink()
-    except (ArchiveError, OSError) as error:
+    except (ArchiveError, BadWalFile, OSError) as error:
         raise RestoreError(
             f"{data} is restored and complete. Only its history is not in the archive: the server brings it there when"
             f" it is started with archiving on. {error}"

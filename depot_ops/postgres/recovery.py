@@ -40,7 +40,7 @@ from depot_ops.postgres.recovery_plan import (
 from depot_ops.postgres.recovery_source import RecoverySource, open_copy
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
 from depot_ops.postgres.wal.content import BadWalFile
-from depot_ops.postgres.wal.names import WalName, format_lsn, parse_lsn
+from depot_ops.postgres.wal.names import WalKind, WalName, format_lsn, parse_lsn
 from depot_ops.postgres.wal.stream import Streamed, refused_end, stage_streamed, stops_short
 
 WORKERS = 2
@@ -166,8 +166,8 @@ def restore(
                     not_reached = not_reached or TargetNotReached(f"{error}{_other_timeline(plan)}")
                 if target.kind is not TargetKind.NAME:  # only a name can lie before a newer backup
                     break
-    except ToolFailed as error:
-        raise RestoreError(str(error)) from error
+    except (ToolFailed, psycopg.Error) as error:
+        raise RestoreError(str(error).strip()) from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise RestoreError(
@@ -340,14 +340,13 @@ def _bring(plan: RecoveryPlan, source: RecoverySource) -> None:
 def _stage(plan: RecoveryPlan, archive: WalArchive, staged: Path) -> None:
     """Every segment, proved; and all histories, by which the server finds its way and a new timeline's number."""
     staged.mkdir(mode=0o700)
-    histories = [name for name in archive.names() if name.name.endswith(".history")]
-
     own = plan.segments[:-1] if plan.inherited else plan.segments
 
     def stage(name: WalName) -> None:
         (staged / name.name).write_bytes(archive.fetch(name))
 
     try:
+        histories = [name for name in archive.names() if name.kind is WalKind.HISTORY]
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(stage, [*histories, *own]))
         if plan.inherited:
