@@ -128,7 +128,7 @@ def restore_logical(
     try:
         with _dump(dump, _copy(from_copy)) as path:
             report = restore_dump(
-                path, url, database, find_binaries(), project_id=project, jobs=jobs, with_roles=with_roles
+                path, url, database, find_binaries(), project_id=project, jobs=jobs, with_roles=with_roles, say=progress
             )
     except DumpUnusable as error:
         raise failed(DumpRestoreError(str(error) + _hint(from_copy)), Status.UNHEALTHY) from None

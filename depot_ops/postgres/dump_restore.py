@@ -4,6 +4,7 @@ It is filled under a name of its own, and gets the name that was asked for only 
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -61,13 +62,15 @@ def restore_dump(
     project_id: UUID | None = None,
     jobs: int = 2,
     with_roles: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> DumpRestored:
     """Restore `dump` into the new database on the server, as a superuser. Raises DumpRestoreError.
 
     The roles have to be there, or are made first `with_roles`. With `project_id` the rows of all other projects are
-    taken out again.
+    taken out again. `say` is told what begins.
     """
     started = time.monotonic()
+    say(f"reading {dump.name}")
     record = _proved(dump, binaries)
     partial = database + RESTORING_SUFFIX
     try:
@@ -77,6 +80,7 @@ def restore_dump(
             roles = _restore_roles(server, record) if with_roles else []
             server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(partial)))
             server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(partial)))
+            say(f"loading it into {database}")
             try:
                 counts = _fill(dump, make_conninfo(server_url, dbname=partial), record, binaries, project_id, jobs)
                 rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")

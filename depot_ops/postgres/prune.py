@@ -99,7 +99,7 @@ class Retention:
     chains: KeepPolicy
 
 
-def prune(retention: Retention, *, dry_run: bool = False) -> Pruned:
+def prune(retention: Retention, *, dry_run: bool = False, say: Callable[[str], None] = lambda _: None) -> Pruned:
     """Plan, and unless `dry_run` delete what the plan lets go. Safe to be killed, and to be run again.
 
     Raises PruneError; nothing is touched while a backup is being taken, or a restore reads one.
@@ -110,6 +110,7 @@ def prune(retention: Retention, *, dry_run: bool = False) -> Pruned:
             if not dry_run:
                 _take_locks(retention.backup_dir, locks)
                 _empty_trash(retention.backup_dir)
+            say("planning, and reading the newest backups, which stand for what goes")
             decisions = _plan(retention)
             pruned = Pruned(
                 dry_run=dry_run, started_at=started_at, finished_at=datetime.now(UTC), decisions=tuple(decisions)
@@ -117,6 +118,7 @@ def prune(retention: Retention, *, dry_run: bool = False) -> Pruned:
             if pruned.deleted and not dry_run:
                 write_down(retention.backup_dir / JOURNAL_NAME, pruned)
                 for decision in pruned.deleted:
+                    say(f"deleting {decision.name}")
                     _delete(retention, decision)
     except (BackupRunning, BaseBackupRunning, BackupsBeingRead) as error:
         raise PruneError(f"nothing was deleted: {error}") from None
