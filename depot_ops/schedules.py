@@ -3,6 +3,7 @@
 import dagster as dg
 
 from depot_ops.jobs import (
+    at_rest_verification,
     backup_copies,
     bucket_check,
     copy_drills,
@@ -80,6 +81,14 @@ restore_drills_schedule = dg.ScheduleDefinition(
     execution_timezone=_TIMEZONE,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every Saturday at 06:00 in MAINTENANCE_TIMEZONE, when the newest backup ends a chain of seven.",
+)
+
+at_rest_verification_schedule = dg.ScheduleDefinition(
+    job=at_rest_verification,
+    cron_schedule="0 14 * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every day at 14:00 in MAINTENANCE_TIMEZONE, far from the night's work.",
 )
 
 recovery_objectives_schedule = dg.ScheduleDefinition(
@@ -179,6 +188,7 @@ ALL = [
     nightly_report_schedule,
     dagster_maintenance_schedule,
     restore_drills_schedule,
+    at_rest_verification_schedule,
     recovery_objectives_schedule,
 ]
 WITH_COPY = [backup_copies_schedule, copy_drills_schedule]

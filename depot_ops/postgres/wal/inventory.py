@@ -1,6 +1,7 @@
 """Is the archive whole? Which segment is missing, and which is not what was stored?"""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from depot_ops.evidence import Figures, Finding, Status
@@ -100,12 +101,14 @@ def check_continuity(archive: WalArchive, oldest_needed: str | None = None) -> F
     return Finding(check=CONTINUITY, status=Status.HEALTHY, detail=detail, figures=figures)
 
 
-def check_intact(archive: WalArchive, *, deep: bool = False) -> Finding:
-    """Is every file there with its record, and of the stored size? `deep` reads and hashes every one."""
+def check_intact(archive: WalArchive, *, deep: bool = False, chosen: Callable[[str], bool] = lambda _: True) -> Finding:
+    """Is every `chosen` file there with its record, and of the stored size? `deep` reads and hashes every one."""
     problems: list[str] = []
     files = stored_bytes = 0
     try:
         for name in archive.names():
+            if not chosen(name.name):
+                continue
             files += 1
             problem, size_bytes = _inspect(archive, name, deep)
             stored_bytes += size_bytes
