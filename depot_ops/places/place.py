@@ -80,6 +80,9 @@ class Place(ABC):
     def delete(self, key: str) -> None:
         """It is no error when there is nothing."""
 
+    def remove_debris(self) -> None:
+        """Remove what writers left that were killed long ago. Of a bucket, a rule of its own aborts their uploads."""
+
 
 def write_whole(path: Path, chunks: Iterable[bytes], sha256: str | None = None) -> str:
     """Write a file under a temporary name, make it durable, then name it. Returns its SHA-256.
