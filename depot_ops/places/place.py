@@ -80,8 +80,9 @@ class Place(ABC):
     def delete(self, key: str) -> None:
         """It is no error when there is nothing."""
 
+    @abstractmethod
     def remove_debris(self) -> None:
-        """Remove what writers left that were killed long ago. Of a bucket, a rule of its own aborts their uploads."""
+        """Remove what writers left that were killed long ago."""
 
 
 def write_whole(path: Path, chunks: Iterable[bytes], sha256: str | None = None) -> str:
