@@ -94,14 +94,14 @@ def _noted(holdings: Holdings, path: Path, problem: str) -> str:
 def remove_damaged(holdings: Holdings, backup_dir: Path, archive_root: Path | None) -> list[str]:
     """Remove there what was found damaged there and is sound here, so that the next pass copies it again.
 
-    Returns their keys. Raises PlaceError, and CopyRunning when a copy is running.
+    The record stays, if it is sound, and is the last to go: what has none nobody reads, and no later repair would find
+    the damage. Returns the keys. Raises PlaceError, and CopyRunning when a copy is running.
     """
     removed = []
     with sole_copier(backup_dir):
         for unit in units(backup_dir, archive_root):
             for file in unit.files:
                 if file.key in holdings.damaged and is_sound(unit, file):
-                    holdings.place.delete(unit.record_key)  # first: it must not stand for what is gone
                     holdings.place.delete(file.key)
                     removed.append(file.key)
     return removed
