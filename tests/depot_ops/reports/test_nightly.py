@@ -114,7 +114,7 @@ def test_a_dump_of_two_nights_ago_is_unhealthy_though_it_is_sound(arguments, bac
     dump = find_backups(backup_dir)[-1]
     record = load_record(dump)
     old = record.model_copy(update={"started_at": record.started_at - timedelta(hours=27)})
-    record_path(dump).write_text(old.model_dump_json())
+    record_path(dump).write_text(old.sealed().model_dump_json())
     assert run(arguments)[1]["backup_age"] == "unhealthy"
     assert run(arguments | {"--max-backup-age-hours": "28"})[0].exit_code == 0
 
