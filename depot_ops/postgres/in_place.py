@@ -63,10 +63,10 @@ def restore_in_place(
         )
     fresh = data.with_name(f".restored-{data.name}")
     try:
+        shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed before it could swap
         if data.exists():
             _check_can_be_moved(data, fresh)
         _stop(data, binaries, account)
-        shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed before it could swap
     except (OSError, ToolFailed) as error:
         raise RestoreError(f"{data} cannot be replaced, so nothing was restored: {error}") from error
     report = restore(fresh, backup_dir, archive_root, binaries, account, target, keeps_ties=True, **options)
@@ -128,9 +128,9 @@ def _pg_ctl(
 
 def _check_can_be_moved(data: Path, fresh: Path) -> None:
     """A mount point, for one, cannot be set aside: that is told now, and not after hours. Moves nothing."""
-    fresh.mkdir(mode=0o700, exist_ok=True)
-    (fresh / "occupied").touch()
+    fresh.mkdir(mode=0o700)
     try:
+        (fresh / "occupied").touch()
         data.rename(fresh)
     except OSError as error:
         if error.errno not in ONLY_OCCUPIED:
@@ -138,6 +138,11 @@ def _check_can_be_moved(data: Path, fresh: Path) -> None:
                 f"{data} cannot be set aside: {error.strerror}. If it is a mount point, restore --in-place into a"
                 " directory below it, and start the server from there"
             ) from error
+    else:
+        fresh.rename(data)  # a file system that replaces what is not empty
+    finally:
+        if data.exists():
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _mark_history(fresh: Path, account: ServerAccount, report: RestoreReport) -> Path:

@@ -156,7 +156,7 @@ def restore(
                 target,
                 timeline=timeline,
                 base=base,
-                streamed=stream is not None,
+                streamed=stream is not None and target.kind is not TargetKind.LSN,
                 leave_out=left_out.append,
             ):
                 try:
