@@ -15,7 +15,13 @@ from depot_ops.copies.proofs import remove_damaged, verify_copy
 from depot_ops.copies.pruning import prune_copy
 from depot_ops.evidence import Finding, Status
 from depot_ops.places import Place, PlaceError, open_place
-from depot_ops.postgres.base_backup import BaseBackupError, check_chain, take_base_backup, verify_base_backup
+from depot_ops.postgres.base_backup import (
+    BaseBackupError,
+    check_chain,
+    take_base_backup,
+    verify_base_backup,
+    verify_newest_chains,
+)
 from depot_ops.postgres.base_record import BaseBackupKind, find_base_backups, load_base_backup
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.dump import NotTaken, take_logical_backups
@@ -133,30 +139,42 @@ def chains(
     findings = [check_chain(path) for path in paths]
     if verify:
         sound = [path for path, finding in zip(paths, findings, strict=True) if finding.status is Status.HEALTHY]
-        findings += [verify_base_backup(load_base_backup(path), binaries) for path in sound]
+        for path in sound:
+            progress(f"reading {path.name}")
+            findings.append(verify_base_backup(load_base_backup(path), binaries))
     none = Finding(check="exists", status=Status.UNHEALTHY, detail=f"there is no base backup in {directory}")
     raise reported(findings or [none], as_json)
 
 
 @app.command("verify")
 def verify_backup(
-    dump: Annotated[Path | None, typer.Argument(help="A dump. Left out: each database's newest.")] = None,
+    dump: Annotated[
+        Path | None, typer.Argument(help="A dump. Left out: each database's newest, and the newest base backups.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Prove a backup again from what lies on disk now: 0 healthy, 1 unhealthy, 3 unknown."""
+    """Prove a backup again from what lies on disk now: 0 healthy, 1 unhealthy, 3 unknown.
+
+    A base backup is proved with all that it builds on; `chains --verify` reads every one that there is.
+    """
     try:
-        findings = verify(dump, find_binaries()) if dump else verify_newest(load(BackupSettings).backup_dir)
-    except (SettingsError, BinariesNotFound) as error:
+        if dump is not None:
+            findings = verify(dump, find_binaries())
+        else:
+            directory = load(BackupSettings).backup_dir
+            findings = verify_newest(directory, say=progress)
+            findings += verify_newest_chains(directory, find_binaries(), progress)
+    except (SettingsError, BinariesNotFound, OSError) as error:
         raise failed(error, Status.UNKNOWN) from None
     raise reported(findings, as_json)
 
 
 @app.command("list")
 def list_backups(
-    from_copy: Annotated[bool, typer.Option("--from-copy", help="Those at BACKUP_COPY_URL, base backups too.")] = False,
+    from_copy: Annotated[bool, typer.Option("--from-copy", help="Those at BACKUP_COPY_URL.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the backups in BACKUP_DIR, oldest first, without reading them through (that is `verify`).
+    """List the base backups and the dumps in BACKUP_DIR, oldest first, without reading them (that is `verify`).
 
     0 each has its record and its size, 1 one has not or there is none, 3 unknown.
     """
@@ -164,7 +182,8 @@ def list_backups(
         raise _look_at_copy(list_copy, as_json)
     try:
         directory = load(BackupSettings).backup_dir
-        findings = [glance(dump) for dump in find_backups(directory)]
+        findings = [check_chain(path) for path in find_base_backups(directory)]
+        findings += [glance(dump) for dump in find_backups(directory)]
     except (SettingsError, OSError) as error:
         raise failed(error, Status.UNKNOWN) from None
     none = Finding(check="exists", status=Status.UNHEALTHY, detail=f"there is no backup in {directory}")
@@ -241,7 +260,7 @@ def prune(
             place = open_place(load(CopyPlaceSettings).backup_copy_url)
             pruned = prune_copy(retention, place, dry_run=dry_run)
         else:
-            pruned = prune_backups(retention, dry_run=dry_run)
+            pruned = prune_backups(retention, dry_run=dry_run, say=progress)
     except (SettingsError, PruneError, PlaceError, CopyError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     if as_json:

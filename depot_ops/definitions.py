@@ -4,6 +4,7 @@ import dagster as dg
 
 from depot_ops import jobs, schedules
 from depot_ops.alerts.sensor import alerts
+from depot_ops.assets.at_rest import backups_at_rest
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import base_backup
@@ -51,6 +52,7 @@ defs = dg.Definitions(
         retention,
         base_backup,
         wal_archive,
+        backups_at_rest,
         restore_drill,
         logical_restore_drill,
         ops_report,

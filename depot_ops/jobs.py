@@ -4,6 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from depot_ops.assets.at_rest import backups_at_rest
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import BaseBackupConfig, base_backup
@@ -107,6 +108,18 @@ restore_drills = dg.define_asset_job(
         "Restores the newest base backup and the newest dump into DRILL_DIR, proves both, and removes them again; only"
         " evidence stays. Red when any proof failed or a recovery objective is missed. It is safe to launch at any"
         " time: production is not touched, and two drills never run at once."
+    ),
+)
+
+
+at_rest_verification = dg.define_asset_job(
+    "at_rest_verification",
+    selection=dg.AssetSelection.assets(backups_at_rest),
+    executor_def=dg.in_process_executor,
+    tags=OWNER | {MAX_RUNTIME: FOUR_HOURS, "dagster/kind/postgres": ""},
+    description=(
+        "Reads this day's fourteenth of all dumps, base backups and archived log again, here and at the second place."
+        " Red when what lies there is not what was written. Safe to launch at any time; changes nothing."
     ),
 )
 
@@ -311,6 +324,7 @@ ALL = (
     incremental_backup,
     wal_check,
     restore_drills,
+    at_rest_verification,
     recovery_objectives,
     dr_checklist,
     dagster_maintenance,

@@ -16,16 +16,23 @@ from depot_ops.evidence import Status
 from depot_ops.places import Place, PlaceError, open_place
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
+from depot_ops.postgres.client_tools import ToolFailed
 from depot_ops.postgres.dump_restore import DumpRestoreError, DumpUnusable, restore_dump
 from depot_ops.postgres.in_place import InPlaceReport, restore_in_place
-from depot_ops.postgres.recovery import restore
+from depot_ops.postgres.recovery import RestoreReport, restore
 from depot_ops.postgres.recovery_plan import RestoreError, RestoreRefused, SourceIncomplete, Target, TargetKind
+from depot_ops.postgres.wal.archive import ArchiveError
+from depot_ops.postgres.wal.collector import spooled
 from depot_ops.postgres.wal.names import parse_lsn
 from depot_ops.settings import CopyPlaceSettings, SecondPlaceSettings, SettingsError, load
 
 app = typer.Typer()
 
 FromCopy = Annotated[bool, typer.Option("--from-copy", help="From BACKUP_COPY_URL, looking at nothing that lies here.")]
+FAILURES = (
+    *(RestoreError, ArchiveError, ToolFailed, AccountError),
+    *(BinariesNotFound, SettingsError, PlaceError, OSError),
+)
 
 
 class _Options(TypedDict):
@@ -60,6 +67,9 @@ def restore_cluster(
     stream: Annotated[
         Path | None, typer.Option(envvar="WAL_STREAM_DIR", help="Where `wal receive` wrote: what it has beyond.")
     ] = None,
+    spool: Annotated[
+        Path | None, typer.Option(envvar="WAL_SPOOL_DIR", help="With --latest: must have nothing to collect.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every page of the result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
@@ -69,6 +79,8 @@ def restore_cluster(
     """
     target = _target(target_time, target_lsn, target_name, latest)
     try:
+        if target.kind is TargetKind.LATEST and spool is not None and not from_copy:
+            _refuse_uncollected(spool)
         account = server_account()
         binaries = runnable_binaries(find_binaries(), account)
         from_what = (backup_dir, archive, binaries, account, target)
@@ -89,21 +101,9 @@ def restore_cluster(
             raise typer.BadParameter("name one of --to and --in-place")
     except SourceIncomplete as error:
         raise failed(RestoreRefused(str(error) + _hint(from_copy)), Status.UNHEALTHY) from None
-    except (RestoreError, AccountError, BinariesNotFound, SettingsError, PlaceError) as error:
+    except FAILURES as error:
         raise failed(error, Status.UNHEALTHY) from None
-    if as_json:
-        typer.echo(report.model_dump_json(indent=2))
-        return
-    commit = f"last commit {report.last_commit_at.isoformat()}" if report.last_commit_at else "no commit after the base"
-    typer.echo(f"{report.directory}: from {' + '.join(report.backups)} and {report.segments} segments")
-    if report.streamed_until:
-        typer.echo(f"and the stream behind them, to {report.streamed_until}")
-    typer.echo(f"ended at {report.ended_lsn} of timeline {report.recovered_timeline}, {commit}")
-    typer.echo(f"fetch {report.fetch_seconds} s, replay {report.replay_seconds} s, verify {report.verify_seconds} s")
-    if not isinstance(report, InPlaceReport):
-        typer.echo("its archive_mode is off: ALTER SYSTEM RESET archive_mode when it becomes the primary")
-    elif report.set_aside:
-        typer.echo(f"what was there lies in {report.set_aside}: take a base backup, then remove it")
+    _tell(report, as_json)
 
 
 @app.command("restore-dump")
@@ -128,7 +128,7 @@ def restore_logical(
     try:
         with _dump(dump, _copy(from_copy)) as path:
             report = restore_dump(
-                path, url, database, find_binaries(), project_id=project, jobs=jobs, with_roles=with_roles
+                path, url, database, find_binaries(), project_id=project, jobs=jobs, with_roles=with_roles, say=progress
             )
     except DumpUnusable as error:
         raise failed(DumpRestoreError(str(error) + _hint(from_copy)), Status.UNHEALTHY) from None
@@ -139,6 +139,34 @@ def restore_logical(
     rows = sum(report.row_counts.values())
     told = f"{database}: {rows:,} rows in {len(report.row_counts)} tables, {report.duration_seconds} s"
     typer.echo(report.model_dump_json(indent=2) if as_json else told)
+
+
+def _tell(report: RestoreReport, as_json: bool) -> None:
+    for problem in report.left_out:
+        typer.secho(problem, fg="yellow", err=True)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+        return
+    commit = f"last commit {report.last_commit_at.isoformat()}" if report.last_commit_at else "no commit after the base"
+    typer.echo(f"{report.directory}: from {' + '.join(report.backups)} and {report.segments} segments")
+    if report.streamed_until:
+        typer.echo(f"and the stream behind them, to {report.streamed_until}")
+    typer.echo(f"ended at {report.ended_lsn} of timeline {report.recovered_timeline}, {commit}")
+    typer.echo(f"fetch {report.fetch_seconds} s, replay {report.replay_seconds} s, verify {report.verify_seconds} s")
+    if not isinstance(report, InPlaceReport):
+        typer.echo("its archive_mode is off: ALTER SYSTEM RESET archive_mode when it becomes the primary")
+    elif report.set_aside:
+        typer.echo(f"what was there lies in {report.set_aside}: take a base backup, then remove it")
+
+
+def _refuse_uncollected(spool: Path) -> None:
+    """What has not reached the archive is not restored, though it may be all that is left of the last minutes."""
+    waiting = [name.name for name in spooled(spool) if name.is_whole_segment] if spool.is_dir() else []
+    if waiting:
+        raise RestoreRefused(
+            f"{len(waiting)} finished segments of the log, {waiting[0]} the first of them, lie in {spool} and not in"
+            " the archive: run `depot-ops wal collect --once` first, or set WAL_SPOOL_DIR to nothing to do without them"
+        )
 
 
 def _copy(from_copy: bool) -> Place | None:

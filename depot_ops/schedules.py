@@ -3,6 +3,7 @@
 import dagster as dg
 
 from depot_ops.jobs import (
+    at_rest_verification,
     backup_copies,
     bucket_check,
     copy_drills,
@@ -75,10 +76,19 @@ dagster_maintenance_schedule = dg.ScheduleDefinition(
 
 restore_drills_schedule = dg.ScheduleDefinition(
     job=restore_drills,
-    cron_schedule="0 6 * * 0",
+    # On the day before the full backup, which is drilled by itself: what is restored here is a whole week's chain.
+    cron_schedule="0 6 * * 6",
     execution_timezone=_TIMEZONE,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every Sunday at 06:00 in MAINTENANCE_TIMEZONE, when the night's backups are done.",
+    description="Every Saturday at 06:00 in MAINTENANCE_TIMEZONE, when the newest backup ends a chain of seven.",
+)
+
+at_rest_verification_schedule = dg.ScheduleDefinition(
+    job=at_rest_verification,
+    cron_schedule="0 14 * * *",
+    execution_timezone=_TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every day at 14:00 in MAINTENANCE_TIMEZONE, far from the night's work.",
 )
 
 recovery_objectives_schedule = dg.ScheduleDefinition(
@@ -167,7 +177,7 @@ copy_drills_schedule = dg.ScheduleDefinition(
     cron_schedule="0 9 * * 0",
     execution_timezone=_TIMEZONE,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every Sunday at 09:00 in MAINTENANCE_TIMEZONE, when the other drills are done.",
+    description="Every Sunday at 09:00 in MAINTENANCE_TIMEZONE, when the full backup and its drill are done.",
 )
 
 ALL = [
@@ -178,6 +188,7 @@ ALL = [
     nightly_report_schedule,
     dagster_maintenance_schedule,
     restore_drills_schedule,
+    at_rest_verification_schedule,
     recovery_objectives_schedule,
 ]
 WITH_COPY = [backup_copies_schedule, copy_drills_schedule]

@@ -474,6 +474,12 @@ class CopySettings(CopyPlaceSettings, BackupSettings):
     )
 
 
+class AtRestSettings(SecondPlaceSettings, BackupSettings):
+    """What is read again a share each day."""
+
+    wal_archive_dir: Path | None = Field(None, description="WAL_ARCHIVE_DIR: the archive of the log.")
+
+
 class RetentionSettings(BackupSettings, TimezoneSettings):
     """How long backups and the log are kept. Only proved backups count, and only days that have one."""
 

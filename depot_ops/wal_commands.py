@@ -32,6 +32,7 @@ AS_A_SERVER_CALLS = {"ignore_unknown_options": True, "allow_extra_args": True, "
 
 Archive = Annotated[Path, typer.Option(envvar="WAL_ARCHIVE_DIR", help="The archive of the log.")]
 SystemIdentifier = Annotated[int | None, typer.Option(help="The cluster, where the archive has several.")]
+BackupDir = Annotated[Path | None, typer.Option(envvar="BACKUP_DIR", help="Whose oldest backup counts.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 
@@ -124,11 +125,17 @@ def _tell(collected: Collected, as_json: bool) -> None:
 
 
 @app.command("list")
-def list_archive(archive: Archive, system_identifier: SystemIdentifier = None, as_json: Json = False) -> None:
+def list_archive(
+    archive: Archive,
+    system_identifier: SystemIdentifier = None,
+    backup_dir: BackupDir = None,
+    as_json: Json = False,
+) -> None:
     """List what the archive has of each timeline: 0 without a gap, 1 with one, 3 unknown."""
     try:
-        stocks = take_stock(open_archive(archive, system_identifier))
-    except (ArchiveError, BadWalFile, UnknownTimeline) as error:
+        opened = open_archive(archive, system_identifier)
+        stocks = take_stock(opened, _oldest_needed(backup_dir, opened))
+    except (ArchiveError, BadWalFile, UnknownTimeline, BaseRecordUnusable, OSError) as error:
         raise failed(error, Status.UNKNOWN) from None
     findings = [
         Finding(
@@ -147,7 +154,7 @@ def list_archive(archive: Archive, system_identifier: SystemIdentifier = None, a
 def check(
     archive: Archive,
     system_identifier: SystemIdentifier = None,
-    backup_dir: Annotated[Path | None, typer.Option(envvar="BACKUP_DIR", help="Whose oldest backup counts.")] = None,
+    backup_dir: BackupDir = None,
     spool: Annotated[Path | None, typer.Option(envvar="WAL_SPOOL_DIR", help="What waits here is counted.")] = None,
     url: Annotated[str | None, typer.Option(envvar="DEPOT_REPLICATION_URL", help="Whose progress is probed.")] = None,
     stream: Annotated[Path | None, typer.Option(envvar="WAL_STREAM_DIR", help="Where `wal receive` writes.")] = None,

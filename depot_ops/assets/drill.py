@@ -36,9 +36,10 @@ def restore_drill(context: dg.AssetExecutionContext, drills: RestoreDrills) -> d
     pool="drill",
     deps=[logical_backup],
     description=(
-        "The newest dump, loaded into a private cluster in DRILL_DIR: its rows and objects are counted against its"
-        " record, and its references followed. Evidence stays in BACKUP_DIR/drills. When this is red, the newest dump"
-        " cannot be relied on: read the reason, launch nightly_maintenance for a new one, and then restore_drills."
+        "The newest dump of each database, loaded with its roles into a private cluster in DRILL_DIR: rows and objects"
+        " are counted against the records, and the depot's references followed. Evidence stays in BACKUP_DIR/drills."
+        " When this is red, the newest dump cannot be relied on: read the reason, launch nightly_maintenance for a new"
+        " one, and then restore_drills."
     ),
 )
 def logical_restore_drill(context: dg.AssetExecutionContext, drills: RestoreDrills) -> dg.MaterializeResult[None]:

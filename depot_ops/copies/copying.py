@@ -72,6 +72,7 @@ def copy_backups(
     started_at = datetime.now(UTC)
     try:
         with sole_copier(backup_dir):
+            place.remove_debris()
             held = listing(place)
             known = list(units(backup_dir, archive_root))
             outcomes = list(_copy_all(known, held, place, say))

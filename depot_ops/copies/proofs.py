@@ -1,7 +1,7 @@
 """Reading the copy again, and comparing every hash with what the records there say."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,8 +27,8 @@ NAMED_DAMAGED = 10
 WORKERS = 4
 
 
-def verify_copy(holdings: Holdings) -> Iterator[Finding]:
-    """Read everything at the place: one finding for each dump and base backup, one for each cluster's log.
+def verify_copy(holdings: Holdings, chosen: Callable[[str], bool] = lambda _: True) -> Iterator[Finding]:
+    """Read everything `chosen` by name at the place: one finding for each dump and base backup, and each cluster's log.
 
     Raises PlaceError when it cannot be read; what is damaged there or gone from there is a finding, and is noted in
     `holdings`.
@@ -38,12 +38,12 @@ def verify_copy(holdings: Holdings) -> Iterator[Finding]:
     holdings.fetch_drills()
     for key, problem in holdings.damaged.items():
         yield finding(INTACT, key, problem)
-    for path in holdings.dumps():
+    for path in filter(lambda path: chosen(path.name), holdings.dumps()):
         yield finding(INTACT, path.name, damage_of_dump(holdings, path))
-    for path in holdings.bases():
+    for path in filter(lambda path: chosen(path.name), holdings.bases()):
         yield finding(INTACT, path.name, damage_of_base(holdings, path) or holdings.problem_of_base(path))
     for system in holdings.systems():
-        yield _verify_log(holdings, system)
+        yield _verify_log(holdings, system, chosen)
 
 
 def damage_of_dump(holdings: Holdings, dump: Path) -> str | None:
@@ -94,20 +94,20 @@ def _noted(holdings: Holdings, path: Path, problem: str) -> str:
 def remove_damaged(holdings: Holdings, backup_dir: Path, archive_root: Path | None) -> list[str]:
     """Remove there what was found damaged there and is sound here, so that the next pass copies it again.
 
-    Returns their keys. Raises PlaceError, and CopyRunning when a copy is running.
+    The record stays, if it is sound, and is the last to go: what has none nobody reads, and no later repair would find
+    the damage. Returns the keys. Raises PlaceError, and CopyRunning when a copy is running.
     """
     removed = []
     with sole_copier(backup_dir):
         for unit in units(backup_dir, archive_root):
             for file in unit.files:
                 if file.key in holdings.damaged and is_sound(unit, file):
-                    holdings.place.delete(unit.record_key)  # first: it must not stand for what is gone
                     holdings.place.delete(file.key)
                     removed.append(file.key)
     return removed
 
 
-def _verify_log(holdings: Holdings, system: int) -> Finding:
+def _verify_log(holdings: Holdings, system: int, chosen: Callable[[str], bool]) -> Finding:
     archive = CopiedArchive(holdings, system)
 
     def problem(name: WalName) -> str | None:
@@ -122,7 +122,8 @@ def _verify_log(holdings: Holdings, system: int) -> Finding:
         return None
 
     # Without its record a file is on its way there, or a killed pass left it: the next one completes it.
-    names = [name for name in archive.names() if holdings.size_of(archive.record_path(name)) is not None]
+    recorded = [name for name in archive.names() if holdings.size_of(archive.record_path(name)) is not None]
+    names = [name for name in recorded if chosen(name.name)]
     with ThreadPoolExecutor(WORKERS) as pool:
         problems = [text for text in pool.map(problem, names) if text]
     more = f" and {len(problems) - NAMED_DAMAGED} more" if len(problems) > NAMED_DAMAGED else ""

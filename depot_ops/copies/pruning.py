@@ -165,7 +165,7 @@ def _plan_log(
     still_here = {file.name.name for file in files if here.file_path(file.name).exists()}
     # What is here too is no matter of ours: planned without it, the rest is in stretches again.
     gone = [file for file in files if file.name.name not in still_here]
-    return plan_wal(gone, elements, chains, read_drill_facts(holdings.backup_dir))
+    return plan_wal(gone, elements, chains, read_drill_facts(holdings.backup_dir, str(holdings.place)))
 
 
 def _segment_bytes(holdings: Holdings, system: int) -> int | None:

@@ -96,11 +96,15 @@ def _restore(site: Site, record: DrillRecord, base: BaseBackup, workspace: Works
         site.binaries,
         site.account,
         system_identifier=base.record.system_identifier,
-        base=base.record.label,
         copy=site.copy,
         stream=site.stream,
         verify=base.record.data_checksums,
     )
+    if restored.backups[-1] != base.record.label:
+        raise RestoreError(
+            f"the restore began with {restored.backups[-1]}, and the newest base backup is {base.record.label}. If one"
+            " was taken meanwhile, run the drill again"
+        )
     record.replayed_to_lsn = restored.ended_lsn
     record.figures |= {
         "fetch_seconds": restored.fetch_seconds,

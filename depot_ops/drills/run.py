@@ -16,6 +16,7 @@ from depot_ops.postgres.base_record import BaseRecordUnusable
 from depot_ops.postgres.binaries import BinariesNotFound
 from depot_ops.postgres.client_tools import BadAddress, ToolFailed
 from depot_ops.postgres.cluster import ClusterError
+from depot_ops.postgres.cluster_globals import GlobalsIncomplete
 from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable
 from depot_ops.postgres.recovery_plan import RestoreError
 from depot_ops.postgres.wal.archive import ArchiveError
@@ -24,6 +25,7 @@ DRILLS = {DrillKind.BASE: drill_base, DrillKind.LOGICAL: drill_logical}
 # What can be wrong with a backup, the archive or the machine: an answer, not a defect of ours.
 STOPS = (
     *(CanaryLost, RestoreError, BaseRecordUnusable, RecordUnusable, RecordTooNew, ArchiveError, ClusterError),
+    GlobalsIncomplete,
     *(ToolFailed, BinariesNotFound, BadAddress, CopyError, PlaceError, psycopg.Error, OSError),
 )
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import time
 
 from depot_ops.places.place import (
     PARTIAL_PREFIX,
@@ -16,7 +17,7 @@ from depot_ops.places.place import (
     chunks_of,
     write_whole,
 )
-from depot_ops.postgres.wal.archive import fsync, make_directories
+from depot_ops.postgres.wal.archive import DEBRIS_AGE_SECONDS, fsync, make_directories
 
 
 class DirectoryPlace(Place):
@@ -81,6 +82,16 @@ class DirectoryPlace(Place):
             self._path(key).unlink(missing_ok=True)
             if self._path(key).parent.is_dir():
                 fsync(self._path(key).parent)
+
+    def remove_debris(self) -> None:
+        oldest = time() - DEBRIS_AGE_SECONDS
+        with self._asked("what killed writers left"):
+            for partial in self._root.rglob(f"{PARTIAL_PREFIX}*"):
+                try:
+                    if partial.stat().st_mtime < oldest:
+                        partial.unlink()
+                except FileNotFoundError:
+                    continue  # its writer lives, and was faster
 
     def _path(self, key: str) -> Path:
         path = self._root / key

@@ -175,6 +175,9 @@ class ObjectStorage(Place):
         with self._asked(key):
             self._s3.delete_object(Bucket=self._bucket, Key=self._prefix + key)
 
+    def remove_debris(self) -> None:
+        """A rule of the bucket aborts uploads that were never completed: not every server can list them."""
+
     @contextmanager
     def _asked(self, key: str, missing: type[PlaceError] = PlaceMissing) -> Iterator[None]:
         try:

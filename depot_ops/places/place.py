@@ -80,6 +80,10 @@ class Place(ABC):
     def delete(self, key: str) -> None:
         """It is no error when there is nothing."""
 
+    @abstractmethod
+    def remove_debris(self) -> None:
+        """Remove what writers left that were killed long ago."""
+
 
 def write_whole(path: Path, chunks: Iterable[bytes], sha256: str | None = None) -> str:
     """Write a file under a temporary name, make it durable, then name it. Returns its SHA-256.

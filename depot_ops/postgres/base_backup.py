@@ -378,6 +378,25 @@ def verify_base_backup(backup: BaseBackup, binaries: Binaries) -> Finding:
     return Finding(check=VERIFIED, status=status, detail=detail, figures={**figures, "duration_seconds": seconds})
 
 
+def verify_newest_chains(
+    backup_dir: Path, binaries: Binaries, say: Callable[[str], None] = lambda _: None
+) -> list[Finding]:
+    """Prove each cluster's newest base backup again, and all that it builds on. Raises OSError when it cannot look."""
+    findings = []
+    newest = {path.parent: path for path in find_base_backups(backup_dir)}
+    for path in newest.values():
+        try:
+            chain = chain_of(load_base_backup(path))
+        except BaseRecordUnusable as error:
+            figures: Figures = {"file": path.name}
+            findings.append(Finding(check=VERIFIED, status=Status.UNHEALTHY, detail=str(error), figures=figures))
+            continue
+        for element in chain:
+            say(f"reading {element.record.label}")
+            findings.append(verify_base_backup(element, binaries))
+    return findings
+
+
 def check_chain(path: Path) -> Finding:
     """Is the backup there with everything that it builds on? Does not read it through: that is `verify`."""
     figures: Figures = {"file": path.name}

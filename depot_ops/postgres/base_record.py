@@ -4,8 +4,13 @@ A directory with its final name is a complete and verified backup: `base.tar.gz`
 the record `backup.json`. A catalogue can be rebuilt from these alone.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -125,6 +130,44 @@ def find_base_backups(backup_dir: Path, system_identifier: int | None = None) ->
     systems = str(system_identifier) if system_identifier is not None else "*"
     found = [path for path in (backup_dir / "base").glob(f"{systems}/*") if path.is_dir()]
     return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: path.name)
+
+
+class BackupsBeingRead(Exception):
+    """A restore reads the base backups and the log; the message says what to do."""
+
+
+@contextmanager
+def kept_for_reading(backup_dir: Path) -> Iterator[None]:
+    """No base backup and no log is deleted within the block. Waits until whoever deletes just now has ended."""
+    try:
+        lock = os.open(_readers_lock(backup_dir), os.O_RDONLY | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        yield  # a disk that was taken to another machine, or may only be read: retention does not run on it
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def nobody_reads(backup_dir: Path) -> Iterator[None]:
+    """No restore reads base backups or log within the block. Raises BackupsBeingRead when one does."""
+    lock = os.open(_readers_lock(backup_dir), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BackupsBeingRead(f"a restore is reading from {backup_dir}: wait until it has what it needs") from None
+    finally:
+        os.close(lock)
+
+
+def _readers_lock(backup_dir: Path) -> Path:
+    return backup_dir / "base" / ".lock"
 
 
 def oldest_needed_segment(backup_dir: Path, system_identifier: int) -> str | None:

@@ -13,17 +13,20 @@ BASE = "base"
 PASSED = "passed"
 
 
-def read_drill_facts(backup_dir: Path) -> list[DrillFact]:
-    """Every drill of a base backup that is legibly recorded. What cannot be read proves nothing, and is left out."""
-    facts = (_fact(path) for path in sorted((backup_dir / DIRECTORY).glob("*.json")))
+def read_drill_facts(backup_dir: Path, from_place: str | None = None) -> list[DrillFact]:
+    """Every drill of a base backup that lay here, or at `from_place`: one copy proves nothing of the other.
+
+    What cannot be read proves nothing either, and is left out.
+    """
+    facts = (_fact(path, from_place) for path in sorted((backup_dir / DIRECTORY).glob("*.json")))
     return [fact for fact in facts if fact is not None]
 
 
-def _fact(path: Path) -> DrillFact | None:
+def _fact(path: Path, from_place: str | None) -> DrillFact | None:
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
-        if document["kind"] != BASE or document.get("from_place"):
-            return None  # the copy was read, and not what lies here
+        if document["kind"] != BASE or document.get("from_place") != from_place:
+            return None
         return DrillFact(
             finished_at=document["finished_at"],
             passed=document["result"] == PASSED,

@@ -177,7 +177,7 @@ def _take(url: str, final: Path, binaries: Binaries, options: DumpOptions, lock:
     failed = [finding for finding in findings if finding.status is not Status.HEALTHY]
     if failed:
         raise BackupInvalid(failed)
-    record = record.model_copy(update={"validation": tuple(findings)})
+    record = record.model_copy(update={"validation": tuple(findings)}).sealed()
     _publish(final, record)
     return record
 

@@ -139,8 +139,10 @@ def verify(dump: Path, binaries: Binaries, checks: Iterable[DumpCheck] = DumpChe
     return [prove(dump, record, binaries, check) for check in checks]
 
 
-def verify_newest(directory: Path, checks: Iterable[DumpCheck] = DumpCheck) -> list[Finding]:
-    """Run `checks` on the newest backup of each database in `directory`.
+def verify_newest(
+    directory: Path, checks: Iterable[DumpCheck] = DumpCheck, say: Callable[[str], None] = lambda _: None
+) -> list[Finding]:
+    """Run `checks` on the newest backup of each database in `directory`; `say` is told which begins.
 
     None at all is unhealthy, a directory out of reach unknown.
     """
@@ -153,7 +155,11 @@ def verify_newest(directory: Path, checks: Iterable[DumpCheck] = DumpCheck) -> l
         detail = f"there is no backup in {directory}: take one with `depot-ops backup logical`"
         return [Finding(check=c, status=Status.UNHEALTHY, detail=detail) for c in checks]
     chosen = list(checks)
-    return [finding for backup in backups for finding in verify(backup, binaries, chosen)]
+    findings = []
+    for backup in backups:
+        say(f"reading {backup.name}")
+        findings += verify(backup, binaries, chosen)
+    return findings
 
 
 def sha256_of(path: Path) -> str:

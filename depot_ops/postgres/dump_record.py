@@ -5,6 +5,7 @@
 dump is the last to get its name: what has the name is a backup.
 """
 
+import hashlib
 import json
 import shutil
 from enum import StrEnum
@@ -15,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from depot_ops.evidence import Figures, Finding, Status
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 GLANCE = "complete"
 NAME_FORMAT = "depot-%Y%m%dT%H%M%SZ.dump"
 PATTERN = "depot-*Z.dump"
@@ -47,7 +48,7 @@ class BackupRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     file: str
     format: DumpFormat = DumpFormat.CUSTOM
     sha256: str
@@ -70,6 +71,19 @@ class BackupRecord(BaseModel):
     globals: Globals | None = None
     """What a restore into a new cluster needs first. Version 1 did not have it."""
     validation: tuple[Finding, ...] = ()
+    record_sha256: str = ""
+    """Of the record itself without this line: a flipped digit would lead retention astray. Since version 3."""
+
+    def sealed(self) -> "BackupRecord":
+        """The same with its own hash."""
+        return self.model_copy(update={"record_sha256": self._digest()})
+
+    @property
+    def is_intact(self) -> bool:
+        return self.record_sha256 in ("", self._digest())
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.model_dump_json(exclude={"record_sha256"}).encode()).hexdigest()
 
 
 class RecordUnusable(Exception):
@@ -117,11 +131,14 @@ def load_record(dump: Path) -> BackupRecord:
         content = json.loads(path.read_bytes())
         if content["schema_version"] > SCHEMA_VERSION:
             raise RecordTooNew(f"{path.name} has schema version {content['schema_version']}: use a newer asset-depot")
-        return BackupRecord.model_validate(content)
+        record = BackupRecord.model_validate(content)
     except FileNotFoundError:
         raise RecordUnusable(f"{path.name} is missing: nothing says what {dump.name} should hold") from None
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise RecordUnusable(f"{path.name} is damaged: {error}") from error
+    if not record.is_intact:
+        raise RecordUnusable(f"{path.name} is damaged: it is not what was written")
+    return record
 
 
 def find_backups(directory: Path) -> list[Path]:

@@ -4,6 +4,7 @@ It is filled under a name of its own, and gets the name that was asked for only 
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -21,6 +22,7 @@ from depot_ops.postgres.dump_checks import verify
 from depot_ops.postgres.dump_record import BackupRecord, load_record
 
 RESTORING_SUFFIX = ".restoring"
+LOCK_TIMEOUT = "10s"  # a server ends what a killed run had begun, such as copying a template
 # Outside the depot's schema no table has tenants; these have them without the column.
 _TENANT_TABLES = """
     SELECT c.relname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
@@ -60,21 +62,25 @@ def restore_dump(
     project_id: UUID | None = None,
     jobs: int = 2,
     with_roles: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> DumpRestored:
     """Restore `dump` into the new database on the server, as a superuser. Raises DumpRestoreError.
 
     The roles have to be there, or are made first `with_roles`. With `project_id` the rows of all other projects are
-    taken out again.
+    taken out again. `say` is told what begins.
     """
     started = time.monotonic()
+    say(f"reading {dump.name}")
     record = _proved(dump, binaries)
     partial = database + RESTORING_SUFFIX
     try:
         with psycopg.connect(server_url, autocommit=True) as server:
+            _refuse_another(server, partial)
             _refuse_existing(server, database)
             roles = _restore_roles(server, record) if with_roles else []
             server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(partial)))
             server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(partial)))
+            say(f"loading it into {database}")
             try:
                 counts = _fill(dump, make_conninfo(server_url, dbname=partial), record, binaries, project_id, jobs)
                 rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
@@ -106,6 +112,18 @@ def _restore_roles(server: psycopg.Connection[Any], record: BackupRecord) -> lis
     if record.globals is None:
         raise DumpRestoreError(f"{record.file} was taken by a version that did not keep roles: create them yourself")
     return restore_roles(server, record.globals)
+
+
+def _refuse_another(server: psycopg.Connection[Any], partial: str) -> None:
+    """A second run would drop what the first one fills. The lock goes with its session, which ends a killed run too."""
+    server.execute("SELECT set_config('lock_timeout', %s, false)", (LOCK_TIMEOUT,))
+    try:
+        server.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (partial,))
+    except psycopg.errors.LockNotAvailable:
+        raise DumpRestoreError(
+            f"another restore fills {partial}: wait until it has ended, or name another database"
+        ) from None
+    server.execute("RESET lock_timeout")
 
 
 def _refuse_existing(server: psycopg.Connection[Any], database: str) -> None:

@@ -4,6 +4,7 @@ The old server is stopped before anything else, so that nothing is written that 
 Its directory keeps its place until the new one is complete. Killed anywhere, it is run again.
 """
 
+import errno
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -16,8 +17,12 @@ from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import ToolFailed, client_environment
 from depot_ops.postgres.recovery import RestoreReport, restore
 from depot_ops.postgres.recovery_plan import RestoreError, RestoreRefused, Target
-from depot_ops.postgres.wal.archive import WalArchive, fsync
-from depot_ops.postgres.wal.names import parse_wal_name
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync
+from depot_ops.postgres.wal.content import BadWalFile
+from depot_ops.postgres.wal.names import history_name, parse_wal_name
+
+# What a rename onto a directory that is not empty fails with, and only then: whatever else forbids it comes first.
+ONLY_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR)
 
 
 class ServerStatus(IntEnum):
@@ -56,14 +61,30 @@ def restore_in_place(
             f"{data} is not empty{_running_note(data, binaries, account)}. With --force the server there is stopped,"
             " and the directory is kept aside under another name"
         )
-    _stop(data, binaries, account)
     fresh = data.with_name(f".restored-{data.name}")
-    shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed before it could swap
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed before it could swap
+        if data.exists():
+            _check_can_be_moved(data, fresh)
+        _stop(data, binaries, account)
+    except (OSError, ToolFailed) as error:
+        raise RestoreError(f"{data} cannot be replaced, so nothing was restored: {error}") from error
     report = restore(fresh, backup_dir, archive_root, binaries, account, target, keeps_ties=True, **options)
-    _archive_history(fresh, archive_root, report)
-    aside = _set_aside(data)
-    fresh.rename(data)
-    fsync(data.parent)
+    try:
+        mark = _mark_history(fresh, account, report)
+        aside = _swap(fresh, data)
+    except OSError as error:
+        raise RestoreError(
+            f"the restored cluster could not take its place, and lies in {fresh}: {error}. What was in {data} is there"
+        ) from error
+    try:
+        _archive_history(data, archive_root, report)
+        (data / mark).unlink()
+    except (ArchiveError, BadWalFile, OSError) as error:
+        raise RestoreError(
+            f"{data} is restored and complete. Only its history is not in the archive: the server brings it there when"
+            f" it is started with archiving on. {error}"
+        ) from error
     told = report.model_dump() | {"directory": str(data), "set_aside": str(aside) if aside else None}
     return InPlaceReport.model_validate(told)
 
@@ -105,11 +126,44 @@ def _pg_ctl(
         raise ToolFailed(f"pg_ctl cannot be run: {error}") from error
 
 
-def _archive_history(fresh: Path, archive_root: Path, report: RestoreReport) -> None:
-    """The recovery ran without archiving, and later recoveries find their way along the new timeline by this file."""
-    name = parse_wal_name(f"{report.new_timeline:08X}.history")
-    assert name is not None
-    WalArchive(archive_root, report.system_identifier).store(name, (fresh / "pg_wal" / name.name).read_bytes())
+def _check_can_be_moved(data: Path, fresh: Path) -> None:
+    """A mount point, for one, cannot be set aside: that is told now, and not after hours. Moves nothing."""
+    fresh.mkdir(mode=0o700)
+    try:
+        (fresh / "occupied").touch()
+        data.rename(fresh)
+    except OSError as error:
+        if error.errno not in ONLY_OCCUPIED:
+            raise RestoreRefused(
+                f"{data} cannot be set aside: {error.strerror}. If it is a mount point, restore --in-place into a"
+                " directory below it, and start the server from there"
+            ) from error
+    else:
+        fresh.rename(data)  # a file system that replaces what is not empty
+    finally:
+        if data.exists():
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _mark_history(fresh: Path, account: ServerAccount, report: RestoreReport) -> Path:
+    """Killed right after the swap, nobody but the server itself is left to archive the new timeline's history."""
+    mark = Path("pg_wal", "archive_status", f"{history_name(report.new_timeline)}.ready")
+    (fresh / mark).touch(mode=0o600)
+    account.own(fresh / mark)
+    fsync((fresh / mark).parent)
+    return mark
+
+
+def _swap(fresh: Path, data: Path) -> Path | None:
+    aside = _set_aside(data)
+    try:
+        fresh.rename(data)
+    except OSError:
+        if aside is not None:
+            aside.rename(data)
+        raise
+    fsync(data.parent)
+    return aside
 
 
 def _set_aside(data: Path) -> Path | None:
@@ -118,3 +172,13 @@ def _set_aside(data: Path) -> Path | None:
     aside = data.with_name(f"{data.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
     data.rename(aside)
     return aside
+
+
+def _archive_history(data: Path, archive_root: Path, report: RestoreReport) -> None:
+    """The recovery ran without archiving, and later recoveries find their way along the new timeline by this file.
+
+    Not before the new one has taken its place: until then no recovery must follow a timeline that may never begin.
+    """
+    name = parse_wal_name(history_name(report.new_timeline))
+    assert name is not None
+    WalArchive(archive_root, report.system_identifier).store(name, (data / "pg_wal" / name.name).read_bytes())

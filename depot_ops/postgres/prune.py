@@ -20,7 +20,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from depot_ops.evidence import Status, worst
 from depot_ops.postgres import base_backup, dump
 from depot_ops.postgres.base_backup import BaseBackupRunning, check_chain, damage_of
-from depot_ops.postgres.base_record import BaseRecordUnusable, base_directory, find_base_backups, load_base_backup
+from depot_ops.postgres.base_record import (
+    BackupsBeingRead,
+    BaseRecordUnusable,
+    base_directory,
+    find_base_backups,
+    load_base_backup,
+    nobody_reads,
+)
 from depot_ops.postgres.drill_facts import read_drill_facts
 from depot_ops.postgres.dump import BackupRunning
 from depot_ops.postgres.dump_checks import sha256_of
@@ -92,10 +99,10 @@ class Retention:
     chains: KeepPolicy
 
 
-def prune(retention: Retention, *, dry_run: bool = False) -> Pruned:
+def prune(retention: Retention, *, dry_run: bool = False, say: Callable[[str], None] = lambda _: None) -> Pruned:
     """Plan, and unless `dry_run` delete what the plan lets go. Safe to be killed, and to be run again.
 
-    Raises PruneError; nothing is touched while a backup is being taken.
+    Raises PruneError; nothing is touched while a backup is being taken, or a restore reads one.
     """
     started_at = datetime.now(UTC)
     try:
@@ -103,6 +110,7 @@ def prune(retention: Retention, *, dry_run: bool = False) -> Pruned:
             if not dry_run:
                 _take_locks(retention.backup_dir, locks)
                 _empty_trash(retention.backup_dir)
+            say("planning, and reading the newest backups, which stand for what goes")
             decisions = _plan(retention)
             pruned = Pruned(
                 dry_run=dry_run, started_at=started_at, finished_at=datetime.now(UTC), decisions=tuple(decisions)
@@ -110,8 +118,9 @@ def prune(retention: Retention, *, dry_run: bool = False) -> Pruned:
             if pruned.deleted and not dry_run:
                 write_down(retention.backup_dir / JOURNAL_NAME, pruned)
                 for decision in pruned.deleted:
+                    say(f"deleting {decision.name}")
                     _delete(retention, decision)
-    except (BackupRunning, BaseBackupRunning) as error:
+    except (BackupRunning, BaseBackupRunning, BackupsBeingRead) as error:
         raise PruneError(f"nothing was deleted: {error}") from None
     except (ArchiveError, OSError) as error:
         raise PruneError(f"not all was looked at or deleted: {error}. What is left is done by the next run") from error
@@ -136,6 +145,8 @@ def configured(settings: RetentionSettings) -> Retention:
 def _take_locks(backup_dir: Path, locks: ExitStack) -> None:
     backup_dir.stat()
     locks.enter_context(dump.sole_writer(backup_dir))
+    if (backup_dir / "base").is_dir():
+        locks.enter_context(nobody_reads(backup_dir))
     for directory in _cluster_directories(backup_dir):
         locks.enter_context(base_backup.sole_writer(directory))
 

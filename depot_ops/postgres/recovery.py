@@ -35,11 +35,12 @@ from depot_ops.postgres.recovery_plan import (
     Target,
     TargetKind,
     plans,
+    told_missing,
 )
 from depot_ops.postgres.recovery_source import RecoverySource, open_copy
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
 from depot_ops.postgres.wal.content import BadWalFile
-from depot_ops.postgres.wal.names import WalName, format_lsn, parse_lsn
+from depot_ops.postgres.wal.names import WalKind, WalName, format_lsn, parse_lsn
 from depot_ops.postgres.wal.stream import Streamed, refused_end, stage_streamed, stops_short
 
 WORKERS = 2
@@ -98,6 +99,8 @@ class RestoreReport(BaseModel):
     system_identifier: int
     backups: tuple[str, ...]
     """The base backup and those that it builds on, the full one first."""
+    left_out: tuple[str, ...] = ()
+    """Newer base backups that cannot be used, and why."""
     recovered_timeline: int
     new_timeline: int
     segments: int
@@ -146,15 +149,25 @@ def restore(
     try:
         with _workspace(to, account) as (work, lock):
             source = _open_source(backup_dir, archive_root, copy, work, system_identifier)
-            for plan in plans(source.backup_dir, source.archive, target, timeline=timeline, base=base):
+            left_out: list[str] = []
+            for plan in plans(
+                source.backup_dir,
+                source.archive,
+                target,
+                timeline=timeline,
+                base=base,
+                streamed=stream is not None and target.kind is not TargetKind.LSN,
+                leave_out=left_out.append,
+            ):
                 try:
-                    return _restore(plan, source, work, lock, to, binaries, account, verify, keeps_ties, stream, say)
+                    report = _restore(plan, source, work, lock, to, binaries, account, verify, keeps_ties, stream, say)
+                    return report.model_copy(update={"left_out": tuple(left_out)})
                 except TargetNotReached as error:
-                    not_reached = not_reached or error
+                    not_reached = not_reached or TargetNotReached(f"{error}{_other_timeline(plan)}")
                 if target.kind is not TargetKind.NAME:  # only a name can lie before a newer backup
                     break
-    except ToolFailed as error:
-        raise RestoreError(str(error)) from error
+    except (ToolFailed, psycopg.Error) as error:
+        raise RestoreError(str(error).strip()) from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise RestoreError(
@@ -162,6 +175,16 @@ def restore(
         ) from error
     assert not_reached is not None
     raise not_reached
+
+
+def _other_timeline(plan: RecoveryPlan) -> str:
+    if not plan.path.switches:
+        return ""
+    parent = plan.path.switches[-1]
+    return (
+        f", or --timeline {parent.timeline} for what it had behind {format_lsn(parent.position)}, where timeline"
+        f" {plan.path.timeline} branched off"
+    )
 
 
 def _restore(
@@ -183,10 +206,11 @@ def _restore(
     _empty(work, source)
     staged, data = work / "wal", work / "data"
     say(f"fetching {' + '.join(element.record.label for element in plan.chain)} and {len(plan.segments)} segments")
-    _bring(plan, source)
-    _stage(plan, source.archive, staged)
-    streamed = _stage_streamed(plan, stream, source.archive, staged)
-    _unpack(plan, work, data, binaries)
+    with source.kept():
+        _bring(plan, source)
+        _stage(plan, source.archive, staged)
+        streamed = _stage_streamed(plan, stream, source.archive, staged)
+        _unpack(plan, work, data, binaries)
     _prepare(data)
     account.own_tree(work)
     fetched = time.monotonic()
@@ -316,14 +340,19 @@ def _bring(plan: RecoveryPlan, source: RecoverySource) -> None:
 def _stage(plan: RecoveryPlan, archive: WalArchive, staged: Path) -> None:
     """Every segment, proved; and all histories, by which the server finds its way and a new timeline's number."""
     staged.mkdir(mode=0o700)
-    histories = [name for name in archive.names() if name.name.endswith(".history")]
+    own = plan.segments[:-1] if plan.inherited else plan.segments
 
     def stage(name: WalName) -> None:
         (staged / name.name).write_bytes(archive.fetch(name))
 
     try:
+        histories = [name for name in archive.names() if name.kind is WalKind.HISTORY]
         with ThreadPoolExecutor(WORKERS) as pool:
-            list(pool.map(stage, [*histories, *plan.segments]))
+            list(pool.map(stage, [*histories, *own]))
+        if plan.inherited:
+            # As the server made it when the timeline began: what the ancestor wrote behind that is none of its log.
+            content = archive.fetch(plan.inherited)[: plan.path.branch_position % plan.segment_size_bytes]
+            (staged / plan.segments[-1].name).write_bytes(content.ljust(plan.segment_size_bytes, b"\0"))
     except ArchiveError as error:
         raise SourceIncomplete(str(error)) from error
 
@@ -331,11 +360,15 @@ def _stage(plan: RecoveryPlan, archive: WalArchive, staged: Path) -> None:
 def _stage_streamed(plan: RecoveryPlan, stream: Path | None, archive: WalArchive, staged: Path) -> Streamed | None:
     if stream is None or plan.target.kind is TargetKind.LSN:
         return None
-    first = plan.first_segment_number + len(plan.segments)
+    first = plan.first_segment_number + len(plan.segments) - (plan.inherited is not None)
     try:
-        return stage_streamed(stream, staged, plan.path, first, plan.segment_size_bytes, archive)
+        streamed = stage_streamed(stream, staged, plan.path, first, plan.segment_size_bytes, archive)
     except (BadWalFile, ArchiveError, OSError) as error:
         raise RestoreRefused(f"{stream} cannot be restored from: {error}. Leave out --stream") from error
+    if lacking := [name for name in plan.left_to_stream if streamed is None or name not in streamed.names]:
+        needed = [*(name.name for name in plan.segments), *plan.left_to_stream]
+        raise SourceIncomplete(f"{told_missing(lacking, needed)}, and {stream} does not have them")
+    return streamed
 
 
 def _unpack(plan: RecoveryPlan, work: Path, data: Path, binaries: Binaries) -> None:
@@ -490,7 +523,7 @@ def _ended(connection: psycopg.Connection[Any]) -> tuple[bool, str, datetime | N
 def _check_end(plan: RecoveryPlan, ended: str) -> None:
     """A server that misses a segment or cannot read one promotes as if that were the end: compare with the plan."""
     expected = {
-        TargetKind.LATEST: plan.last_segment_start,
+        TargetKind.LATEST: plan.archived_end,
         TargetKind.LSN: plan.target.position if plan.target.kind is TargetKind.LSN else 0,
     }.get(plan.target.kind, parse_lsn(plan.base.record.stop_lsn))
     if parse_lsn(ended) < expected:

@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from depot_ops.copies.holdings import Holdings, look
 from depot_ops.places import Place, PlaceDamaged, PlaceError, PlaceMissing
-from depot_ops.postgres.base_record import BaseBackup, find_base_backups, load_base_backup
+from depot_ops.postgres.base_record import BaseBackup, find_base_backups, kept_for_reading, load_base_backup
 from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, WalArchive, WalRecord
 from depot_ops.postgres.wal.names import WalName
 
@@ -18,6 +19,10 @@ class RecoverySource:
 
     backup_dir: Path
     archive: WalArchive
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Nothing of what lies here is deleted within the block."""
+        return kept_for_reading(self.backup_dir)
 
     def bring(self, backup: BaseBackup) -> None:
         """Make the files of `backup` lie where its record says. They do."""
@@ -32,6 +37,9 @@ class CopiedSource(RecoverySource):
     """Backups and log at a place, of which only what is needed is fetched."""
 
     holdings: Holdings
+
+    def kept(self) -> AbstractContextManager[None]:
+        return nullcontext()  # what is fetched is ours alone
 
     def bring(self, backup: BaseBackup) -> None:
         for path in (backup.manifest, backup.archive):

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from depot_ops.evidence import Figures, Finding, Status, worst
+from depot_ops.postgres.base_record import BaseRecordUnusable, oldest_needed_segment
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.dump import BackupError, take_logical_backup
 from depot_ops.postgres.dump_checks import sha256_of, verify_newest
@@ -174,13 +175,14 @@ def _wal_captured(scope: ChecklistScope) -> list[Finding]:
     try:
         archive = open_archive(scope.archive_dir)
         fresh = check_freshness(scope.primary_url, archive)
-        stocks = take_stock(archive)
-    except (ArchiveError, BadWalFile, UnknownTimeline) as error:
+        oldest = oldest_needed_segment(scope.backup_dir, archive.system_identifier)
+        stocks = take_stock(archive, oldest)
+    except (ArchiveError, BadWalFile, UnknownTimeline, BaseRecordUnusable, OSError) as error:
         return [Finding(check=line, status=Status.UNKNOWN, detail=str(error))]
     captured = "; ".join(f"timeline {stock.timeline}: {stock.first} to {stock.last}" for stock in stocks)
     status = Status.HEALTHY if stocks else Status.UNHEALTHY
     sequence = Finding(check=line, status=status, detail=captured or "the archive has no segment")
-    return [sequence, check_continuity(archive), fresh]
+    return [sequence, check_continuity(archive, oldest), fresh]
 
 
 def _safety_backup(scope: ChecklistScope) -> list[Finding]:

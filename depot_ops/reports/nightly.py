@@ -13,12 +13,13 @@ from depot_ops.evidence import Figures, Finding, Status, worst
 from depot_ops.health import CHECK as SERVICE_HEALTH
 from depot_ops.health import check_service
 from depot_ops.places import PlaceError, open_place
+from depot_ops.postgres.base_record import BaseRecordUnusable, oldest_needed_segment
 from depot_ops.postgres.dump_checks import verify_newest
 from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable, load_record, newest_backups
 from depot_ops.postgres.standby import HEALTH as REPLICA_HEALTH
 from depot_ops.postgres.standby import check_freshness_by_standby, check_standby
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
-from depot_ops.postgres.wal.inventory import check_continuity
+from depot_ops.postgres.wal.inventory import CONTINUITY, check_continuity
 from depot_ops.postgres.wal.progress import ARRIVAL_SECONDS, FRESHNESS, check_freshness
 from depot_ops.postgres.wal.stream import STREAM, check_stream
 from depot_ops.settings import SettingsError
@@ -129,7 +130,15 @@ def _log(scope: ReportScope) -> list[Finding]:
         archive = open_archive(scope.archive_dir)
     except ArchiveError as error:
         return [Finding(check=FRESHNESS, status=Status.UNKNOWN, detail=str(error))]
-    return [check_continuity(archive), _freshness(scope, archive), *_stream(scope, archive)]
+    return [_continuity(scope, archive), _freshness(scope, archive), *_stream(scope, archive)]
+
+
+def _continuity(scope: ReportScope, archive: WalArchive) -> Finding:
+    try:
+        oldest = oldest_needed_segment(scope.backup_dir, archive.system_identifier) if scope.backup_dir else None
+    except (BaseRecordUnusable, OSError) as error:
+        return Finding(check=CONTINUITY, status=Status.UNKNOWN, detail=str(error))
+    return check_continuity(archive, oldest)
 
 
 def _stream(scope: ReportScope, archive: WalArchive) -> list[Finding]:

@@ -122,13 +122,14 @@ class Estate:
     def archived(self) -> list[int]:
         return [name.segment_number() for name in self.archive.names()]
 
-    def drill(self, base: Path, result: str = "passed") -> Path:
-        path = self.backup_dir / "drills" / f"{base.name}.json"
+    def drill(self, base: Path, result: str = "passed", from_place: str | None = None) -> Path:
+        path = self.backup_dir / "drills" / f"{base.name}{'-copy' if from_place else ''}.json"
         path.parent.mkdir(exist_ok=True)
         moment = datetime(2026, 6, 1, tzinfo=UTC)
         record = DrillRecord(
             kind=DrillKind.BASE,
-            label=base.name,
+            label=path.stem,
+            from_place=from_place,
             backup=base.name,
             result=DrillResult(result),
             started_at=moment,

@@ -61,7 +61,7 @@ def get(name: WalName, destination: Path, archive_root: Path, spool: Path | None
     if spool is not None:
         from depot_ops.postgres.wal import prefetch  # noqa: PLC0415 - what is not used is not imported, once a segment
 
-        taken = prefetch.take(prefetch.ready_path(spool, system, name), destination)
+        taken = prefetch.take(name, archive, spool, destination)
         prefetch.start(name, archive, spool)
         if taken:
             return

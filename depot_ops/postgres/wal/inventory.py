@@ -1,6 +1,7 @@
 """Is the archive whole? Which segment is missing, and which is not what was stored?"""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from depot_ops.evidence import Figures, Finding, Status
@@ -51,12 +52,11 @@ def take_stock(archive: WalArchive, oldest_needed: str | None = None) -> list[Ti
 
 
 def _expected(have: set[int], begin: int | None, end: int | None, oldest: int | None) -> range:
-    # What was there before the first segment may have expired; a branch whose origin is kept has not.
+    # What was there before the oldest backup may have expired, and nothing of a timeline lies before where it began.
     first = min(have, default=end or 0)
-    if begin is not None and have and (oldest is None or begin >= oldest):
-        first = min(first, begin)
-    if oldest is not None and begin is None and have:
-        first = min(first, oldest)
+    origin = max((number for number in (begin, oldest) if number is not None), default=None)
+    if origin is not None and (have or oldest is not None):
+        first = min(first, origin)
     return range(first, max(max(have, default=-1) + 1, end or 0))
 
 
@@ -101,12 +101,14 @@ def check_continuity(archive: WalArchive, oldest_needed: str | None = None) -> F
     return Finding(check=CONTINUITY, status=Status.HEALTHY, detail=detail, figures=figures)
 
 
-def check_intact(archive: WalArchive, *, deep: bool = False) -> Finding:
-    """Is every file there with its record, and of the stored size? `deep` reads and hashes every one."""
+def check_intact(archive: WalArchive, *, deep: bool = False, chosen: Callable[[str], bool] = lambda _: True) -> Finding:
+    """Is every `chosen` file there with its record, and of the stored size? `deep` reads and hashes every one."""
     problems: list[str] = []
     files = stored_bytes = 0
     try:
         for name in archive.names():
+            if not chosen(name.name):
+                continue
             files += 1
             problem, size_bytes = _inspect(archive, name, deep)
             stored_bytes += size_bytes

@@ -1,10 +1,11 @@
 """Segments that a recovery will ask for next, fetched from the archive while it replays the one before.
 
-They wait in a spool of their own, each proved before it gets its name there. The spool only ever saves time: what it
-lacks is fetched directly, and that the archive lacks something is never taken from it.
+They wait in a spool of their own, each proved before it gets its name there and again when it leaves it. The spool only
+ever saves time: what it lacks is fetched directly, and that the archive lacks something is never taken from it.
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,9 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from depot_ops.postgres.wal.archive import ArchiveError, NotArchived, WalArchive
+from depot_ops.postgres.wal.archive import ArchiveError, NotArchived, WalArchive, fsync
 from depot_ops.postgres.wal.names import (
-    DEFAULT_SEGMENT_SIZE_BYTES,
     WalName,
     parse_wal_name,
     segment_name,
@@ -30,9 +30,14 @@ def ready_path(spool: Path, system_identifier: int, name: WalName) -> Path:
     return spool / str(system_identifier) / name.name
 
 
-def take(ready: Path, destination: Path) -> bool:
-    """Move a prefetched file to its destination. False when it is not there."""
+def take(name: WalName, archive: WalArchive, spool: Path, destination: Path) -> bool:
+    """Move a prefetched file to its destination. False when it is not there, or no longer what the archive stored."""
+    ready = ready_path(spool, archive.system_identifier, name)
+    record = archive.record(name)
     try:
+        if record is None or hashlib.sha256(ready.read_bytes()).hexdigest() != record.sha256:
+            ready.unlink()
+            return False
         shutil.move(ready, destination)
     except FileNotFoundError:
         return False
@@ -41,10 +46,8 @@ def take(ready: Path, destination: Path) -> bool:
 
 def start(name: WalName, archive: WalArchive, spool: Path) -> None:
     """Fetch what follows `name` in a process of its own, unless half of it is there already."""
-    if not name.is_whole_segment:
-        return
-    following = _following(name, AHEAD_SEGMENTS // 2)
-    if ready_path(spool, archive.system_identifier, following[-1]).exists():
+    following = _following(name, archive, AHEAD_SEGMENTS // 2)
+    if not following or ready_path(spool, archive.system_identifier, following[-1]).exists():
         return
     subprocess.Popen(
         [sys.executable, "-m", __name__, name.name, archive.root, str(archive.system_identifier), spool],
@@ -64,7 +67,7 @@ def prefetch(name: WalName, archive: WalArchive, spool: Path) -> None:
     with _alone(directory) as alone:
         if not alone:
             return
-        wanted = _following(name, AHEAD_SEGMENTS)
+        wanted = _following(name, archive, AHEAD_SEGMENTS)
         for path in directory.iterdir():
             if path.name != LOCK_NAME and path.name not in {one.name for one in wanted}:
                 path.unlink(missing_ok=True)
@@ -79,6 +82,7 @@ def prefetch(name: WalName, archive: WalArchive, spool: Path) -> None:
             partial = directory / f".partial-{one.name}"
             partial.write_bytes(content)
             partial.chmod(0o600)
+            fsync(partial)
             partial.replace(final)
 
 
@@ -94,9 +98,14 @@ def _alone(directory: Path) -> Iterator[bool]:
         yield True
 
 
-def _following(name: WalName, count: int) -> list[WalName]:
-    number = name.segment_number(DEFAULT_SEGMENT_SIZE_BYTES)
-    names = (segment_name(name.timeline, number + ahead) for ahead in range(1, count + 1))
+def _following(name: WalName, archive: WalArchive, count: int) -> list[WalName]:
+    """The segments behind `name`; none when it is no segment, or the archive does not say how large one is."""
+    record = archive.record(name) if name.is_whole_segment else None
+    if record is None:
+        return []
+    size = record.size_bytes
+    number = name.segment_number(size)
+    names = (segment_name(name.timeline, number + ahead, size) for ahead in range(1, count + 1))
     return [parsed for text in names if (parsed := parse_wal_name(text))]
 
 

@@ -1,10 +1,11 @@
 """Which segment of which timeline a recovery reads, from the histories that an archive holds."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from depot_ops.postgres.wal.archive import NotArchived, WalArchive
 from depot_ops.postgres.wal.content import Switch, parse_history
-from depot_ops.postgres.wal.names import WalKind, format_lsn, history_name, parse_wal_name, segment_name
+from depot_ops.postgres.wal.names import WalKind, WalName, format_lsn, history_name, parse_wal_name, segment_name
 
 
 class UnknownTimeline(Exception):
@@ -29,6 +30,11 @@ class TimelinePath:
             began = switch.position
         return False
 
+    @property
+    def branch_position(self) -> int:
+        """Where `timeline` began: what it inherited ends here."""
+        return self.switches[-1].position if self.switches else 0
+
     def timeline_of_segment(self, number: int, segment_size_bytes: int) -> int:
         """A segment in which a timeline was left is read from the later one, which begins with a copy of it."""
         for switch in self.switches:
@@ -42,6 +48,23 @@ class TimelinePath:
             segment_name(self.timeline_of_segment(number, segment_size_bytes), number, segment_size_bytes)
             for number in range(first, last + 1)
         ]
+
+
+def inherited_start(path: TimelinePath, known: Collection[str], segment_size_bytes: int) -> WalName | None:
+    """The archived file of an ancestor that has all of the segment in which `path.timeline` began, up to there.
+
+    The new timeline's own file of it is archived once it is full. Until then the ancestor's has the same bytes, and
+    more behind them; or it is `.partial`, as a promotion leaves it.
+    """
+    number = path.branch_position // segment_size_bytes
+    for switch in reversed(path.switches):
+        if switch.position != path.branch_position:
+            break  # an older one lacks what was written between the two
+        name = segment_name(switch.timeline, number, segment_size_bytes)
+        for candidate in (name, f"{name}.partial"):
+            if candidate in known:
+                return parse_wal_name(candidate)
+    return None
 
 
 def path_to(archive: WalArchive, timeline: int) -> TimelinePath:

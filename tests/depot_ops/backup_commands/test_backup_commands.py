@@ -44,6 +44,25 @@ def test_a_damaged_backup_exits_1_by_name_or_as_the_newest(backups):
     assert run("list").exit_code == 1
 
 
+def test_base_backups_are_listed_and_verified_too(estate, cluster, monkeypatch):
+    monkeypatch.setenv("BACKUP_DIR", str(estate.backup_dir))
+    monkeypatch.setenv("DEPOT_PG_BINDIR", str(cluster.binaries.bindir))
+    full = estate.base(0)
+    newest = estate.base(1, full)
+    listed = run("list", "--json")
+    assert listed.exit_code == 0
+    assert [f["figures"]["file"] for f in json.loads(listed.stdout)["findings"]] == [full.name, newest.name]
+    archive = full / "base.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-1] + b"?")
+    verified = run("verify", "--json")
+    assert verified.exit_code == 1
+    told = {f["figures"].get("file"): f["detail"] for f in json.loads(verified.stdout)["findings"]}
+    assert str(archive) in told[full.name]
+    (full / "backup.json").unlink()
+    assert newest.name in run("verify").stdout
+    assert run("list").exit_code == 1
+
+
 def test_no_backup_at_all_exits_1(backups):
     backups.mkdir()
     assert run("verify").exit_code == 1

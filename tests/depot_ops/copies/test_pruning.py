@@ -17,6 +17,7 @@ from depot_ops.copies.pruning import JOURNAL_NAME, prune_copy
 from depot_ops.copies.units import units
 from depot_ops.evidence import Status, worst
 from depot_ops.places import open_place
+from depot_ops.postgres.base_record import find_base_backups
 from depot_ops.postgres.dump_record import find_backups
 from depot_ops.postgres.prune import prune
 from depot_ops.postgres.retention import Action, KeepPolicy, Kind
@@ -63,6 +64,8 @@ def three_weeks(tmp_path_factory, new_estate) -> Path:
 def aged(estate, place, place_dir, three_weeks):
     for path in (estate.backup_dir, estate.archive.root, place_dir):
         shutil.copytree(three_weeks / path.name, path, dirs_exist_ok=True)
+    estate.drill(find_base_backups(estate.backup_dir)[-7], from_place=str(place))
+    copy_backups(estate.backup_dir, estate.archive.root, place)
     return estate
 
 
@@ -116,8 +119,8 @@ def test_backups_that_are_damaged_there_do_not_stand_for_others(aged, place, pla
     assert all("not proved" in told[path.name] for path in newest[-2:])
 
 
-def test_log_stays_there_until_a_drill_proved_a_backup(estate, place):
-    estate.weeks_of_chains(3)
+def test_log_stays_there_until_a_drill_proved_a_backup_of_that_place(estate, place):
+    estate.drill(estate.weeks_of_chains(3)[-1][0])
     estate.log(52)
     copy_backups(estate.backup_dir, estate.archive.root, place)
     for path in list(estate.archive.root.rglob("*.*"))[:20]:

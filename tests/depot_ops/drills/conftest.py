@@ -21,7 +21,7 @@ from depot_ops.drills.site import Site
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.base_backup import take_base_backup
-from depot_ops.postgres.base_record import BaseBackup
+from depot_ops.postgres.base_record import BaseBackup, BaseBackupKind
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.cluster import Cluster, archiving
 from depot_ops.postgres.dump import take_logical_backup
@@ -81,8 +81,8 @@ class Depot:
     def archive(self) -> WalArchive:
         return WalArchive(self.archive_root, self.execute("SELECT system_identifier FROM pg_control_system()")[0][0])
 
-    def back_up(self) -> BaseBackup:
-        return take_base_backup(self.cluster.url(), self.backup_dir, self.cluster.binaries)
+    def back_up(self, kind: BaseBackupKind = BaseBackupKind.FULL) -> BaseBackup:
+        return take_base_backup(self.cluster.url(), self.backup_dir, self.cluster.binaries, kind)
 
     def dump(self) -> Path:
         url = self.cluster.url("depot", "depot_dump")

@@ -6,15 +6,21 @@ import psycopg
 
 from depot_ops.drills.proofs import content_intact
 from depot_ops.drills.record import DrillKind, begin, publish, record_path
+from depot_ops.postgres.base_backup import INCREMENTAL_SINCE
+from depot_ops.postgres.base_record import BaseBackupKind
+from depot_ops.schedules import full_backup_schedule, restore_drills_schedule
 
 
 def test_the_newest_backup_is_restored_up_to_the_canary_and_proved(depot):
-    depot.back_up()
-    newest = depot.back_up()
+    full = depot.back_up()
+    has_chains = depot.cluster.binaries.major >= INCREMENTAL_SINCE
+    newest = depot.back_up(BaseBackupKind.INCREMENTAL if has_chains else BaseBackupKind.FULL)
     depot.execute("ALTER ROLE postgres IN DATABASE depot SET statement_timeout = '1ms'")  # it is not the drill's
     record = depot.drill(rpo_objective_seconds=30.0)
     assert record.result == "passed", record.reason
     assert (record.backup, record.kind) == (newest.record.label, "base")
+    chain = [full, newest] if has_chains else [newest]
+    assert record.restored.backups == tuple(backup.record.label for backup in chain)
     assert {finding.check: finding.status for finding in record.findings} == {
         "canary_restored": "healthy",
         "catalogue_answers": "healthy",
@@ -35,6 +41,13 @@ def test_the_newest_backup_is_restored_up_to_the_canary_and_proved(depot):
     written = json.loads(record_path(depot.backup_dir, record.label).read_text())
     assert written == record.model_dump(mode="json")
     assert written["schema_version"] == 1
+
+
+def test_the_weekly_drill_finds_a_chain_and_not_the_full_backup_that_was_just_drilled():
+    full, drill = (
+        int(schedule.cron_schedule.split()[-1]) for schedule in (full_backup_schedule, restore_drills_schedule)
+    )
+    assert (drill + 1) % 7 == full
 
 
 def test_shards_go_round_through_all_content_and_stay_where_something_is_lost(depot):

@@ -10,15 +10,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from depot_ops.drills.record import find_drills, load_drill
+from depot_ops.drills.record import DrillKind, find_drills, load_drill
 from depot_ops.drills.site import DrillRunning
 
 DRILL = """
+import sys
 from depot_ops.drills.record import DrillKind
 from depot_ops.drills.run import run_drill
 from depot_ops.drills.site import configured_site
 from depot_ops.settings import DrillSettings, load
-run_drill(DrillKind.BASE, configured_site(load(DrillSettings), lambda step: print(step, flush=True)))
+run_drill(DrillKind(sys.argv[1]), configured_site(load(DrillSettings), lambda step: print(step, flush=True)))
 """
 
 STATE = """
@@ -52,11 +53,17 @@ def listening(directory: Path) -> set[tuple[str, int]]:
     return {tuple(c.laddr) for server in servers for c in server.net_connections("tcp") if c.status == "LISTEN"}
 
 
-@pytest.mark.parametrize(("step", "seconds"), [("restoring", 0.3), ("verifying", 0.05)])
-def test_a_killed_drill_is_recorded_as_failed_and_the_next_one_works(depot, step, seconds):
-    depot.back_up()
+@pytest.mark.parametrize(
+    ("kind", "step", "seconds"), [("base", "restoring", 0.3), ("base", "verifying", 0.05), ("logical", "loading", 0.05)]
+)
+def test_a_killed_drill_is_recorded_as_failed_and_the_next_one_works(depot, kind, step, seconds):
+    if kind == "base":
+        depot.back_up()
+    else:
+        depot.dump()
     environment = {**os.environ, **depot.environment, "RPO_OBJECTIVE_SECONDS": "0"}
-    with subprocess.Popen([sys.executable, "-c", DRILL], env=environment, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", DRILL, kind]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         while not process.stdout.readline().startswith(step):
             assert process.poll() is None
@@ -66,7 +73,7 @@ def test_a_killed_drill_is_recorded_as_failed_and_the_next_one_works(depot, step
     deadline = time.monotonic() + 60
     while True:
         try:
-            record = depot.drill()
+            record = depot.drill(DrillKind(kind))
             break
         except DrillRunning:
             assert time.monotonic() < deadline

@@ -14,6 +14,7 @@ from depot_ops.evidence import Status
 from depot_ops.places import open_place
 from depot_ops.postgres.dump_record import find_backups, load_record, record_path
 from depot_ops.postgres.standby import check_freshness_by_standby, check_standby
+from depot_ops.postgres.wal.names import parse_wal_name, segment_name
 from depot_ops.reports.nightly import OpsReport, ReportScope, make_report
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "report-schema.json"
@@ -113,7 +114,7 @@ def test_a_dump_of_two_nights_ago_is_unhealthy_though_it_is_sound(arguments, bac
     dump = find_backups(backup_dir)[-1]
     record = load_record(dump)
     old = record.model_copy(update={"started_at": record.started_at - timedelta(hours=27)})
-    record_path(dump).write_text(old.model_dump_json())
+    record_path(dump).write_text(old.sealed().model_dump_json())
     assert run(arguments)[1]["backup_age"] == "unhealthy"
     assert run(arguments | {"--max-backup-age-hours": "28"})[0].exit_code == 0
 
@@ -195,3 +196,15 @@ def test_servers_in_each_others_place(pair, cluster):
     stranger = check_standby(pair.standby.url(), cluster.url())
     assert stranger.status is Status.UNHEALTHY
     assert "rebuild" in stranger.detail
+
+
+def test_log_that_the_oldest_base_backup_needs_and_the_archive_lost_is_missing(estate):
+    estate.base(0)
+    estate.log(14)
+    scope = ReportScope(backup_dir=estate.backup_dir, archive_dir=estate.archive.root)
+    assert statuses_of(scope)["wal_continuity"] == "healthy"
+    for number in range(12):
+        name = parse_wal_name(segment_name(1, number))
+        estate.archive.file_path(name).unlink()
+        estate.archive.record_path(name).unlink()
+    assert statuses_of(scope)["wal_continuity"] == "unhealthy"

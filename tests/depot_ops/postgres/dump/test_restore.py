@@ -13,6 +13,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
+from depot_ops.postgres import dump_restore
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.dump import take_logical_backup
 from depot_ops.postgres.dump_restore import DumpRestoreError, restore_dump
@@ -58,6 +59,20 @@ def test_every_row_is_there_again(cluster, source, backups, new_name):
     with psycopg.connect(cluster.url(new_name)) as restored, psycopg.connect(source.url) as before:
         query = "SELECT md5(string_agg(a::text, ',' ORDER BY id)) FROM assets a"
         assert restored.execute(query).fetchone() == before.execute(query).fetchone()
+
+
+def test_two_runs_do_not_take_each_others_database(cluster, source, backups, new_name, monkeypatch):
+    dump = take(source.url, backups)
+
+    def filled_while_another_tries(*arguments):
+        with pytest.raises(DumpRestoreError, match="another restore fills"):
+            restore_dump(dump, cluster.url(), new_name, find_binaries())
+        return fill(*arguments)
+
+    fill = dump_restore._fill
+    monkeypatch.setattr(dump_restore, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(dump_restore, "_fill", filled_while_another_tries)
+    assert restore_dump(dump, cluster.url(), new_name, find_binaries()).row_counts["public.assets"] == 5000
 
 
 def test_an_existing_database_is_never_overwritten(cluster, source, backups):

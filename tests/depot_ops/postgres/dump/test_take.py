@@ -316,6 +316,6 @@ def test_a_full_disk_is_said_and_leaves_nothing(source, cluster, tmp_path):
 
 def test_the_record_alone_rebuilds_the_catalogue(dump, cluster):
     content = json.loads(record_path(dump).read_text())
-    assert content["schema_version"] == 2
+    assert content["schema_version"] == 3
     assert {"sha256", "size_bytes", "started_at", "finished_at", "row_counts", "toc_entries"} <= content.keys()
     assert worst(verify(dump, cluster.binaries)) is Status.HEALTHY

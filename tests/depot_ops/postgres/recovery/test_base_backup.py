@@ -23,10 +23,12 @@ from depot_ops.postgres.wal.names import parse_lsn
 
 TAKE = """
 import sys
+from pathlib import Path
 from depot_ops.postgres.base_backup import take_base_backup
+from depot_ops.postgres.base_record import BaseBackupKind
 from depot_ops.postgres.binaries import find_binaries
 print("ready", flush=True)
-take_base_backup(sys.argv[1], Path(sys.argv[2]), find_binaries(Path(sys.argv[3])))
+take_base_backup(sys.argv[1], Path(sys.argv[2]), find_binaries(Path(sys.argv[3])), BaseBackupKind(sys.argv[4]))
 """
 
 
@@ -112,14 +114,27 @@ def test_a_flipped_bit_in_the_record_is_found_or_harmless(primary):
             assert str(path) in str(error)
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("RESTORE_KILLS", "2"))))
-def test_kill_9_leaves_no_backup_and_the_next_run_cleans_up(primary, seed):
-    arguments = [primary.url, str(primary.backup_dir), str(primary.cluster.binaries.bindir)]
+def is_at_work(primary) -> bool:
+    return any(name.startswith(".partial") for name in names(primary))
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("RESTORE_KILLS", "1"))))
+@pytest.mark.parametrize("kind", ["full", "incremental"])
+def test_kill_9_leaves_no_backup_and_the_next_run_cleans_up(primary, request, kind, seed):
+    if kind == "incremental":
+        request.getfixturevalue("incremental")
+        primary.back_up()
+    arguments = [primary.url, str(primary.backup_dir), str(primary.cluster.binaries.bindir), kind]
     process = subprocess.Popen([sys.executable, "-c", TAKE, *arguments], stdout=subprocess.PIPE)
     with process:
         assert process.stdout and process.stdout.readline()
-        time.sleep(random.Random(seed).uniform(0.05, 0.8))
+        deadline = time.monotonic() + 30
+        while not is_at_work(primary):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        time.sleep(random.Random(seed).uniform(0.0, 0.1))
         os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
     for path in find_base_backups(primary.backup_dir) if primary.backup_dir.exists() else []:
         assert verify_base_backup(load_base_backup(path), primary.cluster.binaries).status is Status.HEALTHY
     deadline = time.monotonic() + 30

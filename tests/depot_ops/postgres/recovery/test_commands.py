@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from depot_ops.cli import app
+from depot_ops.postgres.wal.archive import ArchiveError
 from depot_ops.postgres.wal.progress import check_freshness
 
 
@@ -61,6 +62,36 @@ def test_from_a_backup_to_a_restored_cluster(configured, work_dir, incremental):
     latest = run("restore", "--to", work_dir / "latest", "--latest")
     assert latest.exit_code == 0
     assert second["label"] in latest.stdout
+
+
+def test_what_waits_in_the_spool_is_collected_before_the_latest_is_restored(configured, work_dir):
+    run("backup", "full")
+    configured.archive_all()
+    configured.insert(1)
+    ((segment,),) = configured.execute("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    configured.execute("SELECT pg_switch_wal()")
+    deadline = time.monotonic() + 30
+    while not (configured.cluster.wal_spool / segment).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    refused = run("restore", "--to", work_dir / "restored", "--latest")
+    assert (refused.exit_code, segment in refused.stderr, "wal collect --once" in refused.stderr) == (1, True, True)
+    assert run("wal", "collect", "--once").exit_code == 0
+    assert run("restore", "--to", work_dir / "restored", "--latest").exit_code == 0
+
+
+def test_an_archive_that_goes_away_is_told_and_no_traceback(configured, monkeypatch):
+    def gone(*_):
+        raise ArchiveError("the archive could not be listed")
+
+    monkeypatch.setattr("depot_ops.postgres.in_place._archive_history", gone)
+    run("backup", "full")
+    configured.archive_all()
+    restored = run("restore", "--in-place", configured.cluster.data, "--latest", "--force")
+    assert restored.exit_code == 1
+    assert isinstance(restored.exception, SystemExit)
+    assert "is restored and complete" in restored.stderr
+    assert "could not be listed" in restored.stderr
 
 
 def test_a_gap_exits_1_everywhere(configured, work_dir):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from depot_ops.evidence import Status, worst
-from depot_ops.postgres import base_backup, dump
+from depot_ops.postgres import base_backup, base_record, dump
 from depot_ops.postgres.base_backup import check_chain
 from depot_ops.postgres.base_record import find_base_backups
 from depot_ops.postgres.drill_facts import read_drill_facts
@@ -116,17 +116,18 @@ def test_a_damaged_newest_chain_keeps_an_older_one_alive(estate):
     assert "damaged" in pruned.decisions[-1].reason
 
 
-@pytest.mark.parametrize("running", ["dump", "base"])
-def test_nothing_goes_while_a_backup_is_taken(estate, running):
+@pytest.mark.parametrize("running", ["dump", "base", "restore"])
+def test_nothing_goes_while_a_backup_is_taken_or_restored(estate, running):
     estate.nights(20)
     estate.weeks_of_chains(4)
     before = estate.names()
     taken = {
         "dump": (dump.sole_writer, estate.backup_dir),
         "base": (base_backup.sole_writer, next((estate.backup_dir / "base").iterdir())),
+        "restore": (base_record.kept_for_reading, estate.backup_dir),
     }
     lock, directory = taken[running]
-    with lock(directory), pytest.raises(PruneError, match="another backup"):
+    with lock(directory), pytest.raises(PruneError, match=r"another backup|a restore is reading"):
         prune(estate.retention(WEEK, WEEK))
     assert estate.names() == before
     assert prune(estate.retention(WEEK, WEEK)).deleted

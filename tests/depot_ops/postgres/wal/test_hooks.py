@@ -1,13 +1,16 @@
 """What a server is told: a wrong answer to `get` ends a recovery early, and nobody notices."""
 
+import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from depot_ops.postgres.wal.archive import WalArchive
+from depot_ops.postgres.wal.inventory import check_intact
 
 ENTRY = [sys.executable, "-m", "depot_ops", "wal"]
 
@@ -96,3 +99,33 @@ def test_a_destination_out_of_reach_is_not_absence(data, archive_root, segments)
     push(data, archive_root, name)
     (data / "pg_wal" / "RECOVERYXLOG").mkdir()
     assert get(data, archive_root, name).returncode == 126
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_9_of_a_push_leaves_nothing_that_the_next_one_trips_over(
+    data, archive_root, segments, system_identifier, seed
+):
+    """The server asks again, in this order, for every segment that it was not told is safe."""
+    for name, _ in segments:
+        command = [*ENTRY, "push", f"pg_wal/{name.name}", "--archive", archive_root]
+        with subprocess.Popen(command, cwd=data) as process:
+            time.sleep(random.Random(f"{seed} {name.name}").uniform(0.0, 0.5))
+            process.kill()
+        assert push(data, archive_root, name.name).returncode == 0
+    archive = WalArchive(archive_root, system_identifier)
+    assert check_intact(archive, deep=True).status == "healthy"
+    assert [archive.fetch(name) for name, _ in segments] == [content for _, content in segments]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_9_of_a_get_leaves_a_whole_file_or_none(data, archive_root, segments, seed):
+    name, content = segments[0]
+    assert push(data, archive_root, name.name).returncode == 0
+    destination = data / "pg_wal" / "RECOVERYXLOG"
+    command = [*ENTRY, "get", name.name, "pg_wal/RECOVERYXLOG", "--archive", archive_root]
+    with subprocess.Popen(command, cwd=data) as process:
+        time.sleep(random.Random(seed).uniform(0.1, 0.5))
+        process.kill()
+    assert not destination.exists() or destination.read_bytes() == content
+    assert get(data, archive_root, name.name).returncode == 0
+    assert destination.read_bytes() == content

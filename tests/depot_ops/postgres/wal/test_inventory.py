@@ -1,7 +1,5 @@
 """What is missing is named, and what is damaged too."""
 
-import struct
-
 import pytest
 
 from depot_ops.evidence import Status
@@ -9,18 +7,7 @@ from depot_ops.postgres.wal.archive import WalArchive
 from depot_ops.postgres.wal.inventory import check_continuity, check_intact
 from depot_ops.postgres.wal.names import parse_wal_name, segment_name
 from depot_ops.postgres.wal.timelines import UnknownTimeline, newest_path, path_to
-
-SYSTEM = 7000000000000000001
-SIZE = 1 << 20
-PAGE = 8192
-
-
-def small_segment(timeline: int, number: int) -> bytes:
-    """A segment of one MiB, whose pages have nothing but their headers."""
-    start = number * SIZE
-    first = struct.pack("=HHIQI4xQII", 0xD118, 2, timeline, start, 0, SYSTEM, SIZE, PAGE)
-    pages = [struct.pack("=HHIQI4x", 0xD118, 0, timeline, start + at, 0) for at in range(PAGE, SIZE, PAGE)]
-    return b"".join(page.ljust(PAGE, b"\0") for page in [first, *pages])
+from tests.depot_ops.postgres.wal.small_segments import SIZE, SYSTEM, small_segment
 
 
 @pytest.fixture
@@ -84,6 +71,25 @@ def test_a_gap_at_a_switch_is_named(archive, first, second, missing):
     finding = check_continuity(archive)
     assert finding.status is Status.UNHEALTHY
     assert segment_name(*missing, SIZE) in finding.detail
+
+
+@pytest.mark.parametrize(("oldest", "missing"), [((1, 4), (2, 5)), ((2, 7), (2, 7)), ((2, 9), None), ((1, 3), (1, 3))])
+def test_what_a_later_timeline_lost_at_its_start_is_named_by_the_oldest_backup(archive, oldest, missing):
+    """Of timeline 2 the archive has segments from 9 on; how much of what is before it is needed, the backup says."""
+    store_history(archive, 2, (1, 5 * SIZE + 4000))
+    store(archive, 1, 4)
+    store(archive, 2, 9, 10)
+    finding = check_continuity(archive, segment_name(*oldest, SIZE))
+    assert finding.status is (Status.UNHEALTHY if missing else Status.HEALTHY)
+    assert missing is None or finding.detail.startswith(f"missing: {segment_name(*missing, SIZE)}")
+
+
+def test_a_timeline_that_is_lost_altogether_is_named_where_a_backup_is_on_it(archive):
+    store_history(archive, 2, (1, 5 * SIZE + 4000))
+    store(archive, 2, 5, 6)
+    assert check_continuity(archive).status is Status.HEALTHY
+    assert check_continuity(archive, segment_name(2, 5, SIZE)).status is Status.HEALTHY
+    assert segment_name(1, 4, SIZE) in check_continuity(archive, segment_name(1, 4, SIZE)).detail
 
 
 def test_partial_segments_and_notes_do_not_count(archive):

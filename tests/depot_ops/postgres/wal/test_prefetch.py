@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from depot_ops.postgres.wal.archive import WalArchive
+from depot_ops.postgres.wal.names import parse_wal_name, segment_name
 from depot_ops.postgres.wal.prefetch import prefetch, ready_path
+from tests.depot_ops.postgres.wal.small_segments import SIZE, small_segment
 
 ENTRY = [sys.executable, "-m", "depot_ops", "wal", "get"]
 
@@ -85,3 +87,24 @@ def test_what_nobody_asks_for_any_more_goes(archive, spool, segments):
     assert ready(spool, archive, second)
     prefetch(second, archive, spool)
     assert not ready(spool, archive, second)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:-1] + b"?"])
+def test_what_was_damaged_while_it_waited_is_fetched_again(data, archive, spool, segments, damage):
+    (first, _), (second, content) = segments[:2]
+    prefetch(first, archive, spool)
+    waiting = ready_path(spool, archive.system_identifier, second)
+    waiting.write_bytes(damage(content))
+    assert get(data, archive, spool, second) == 0
+    assert (data / "pg_wal" / "RECOVERYXLOG").read_bytes() == content
+
+
+def test_segments_of_another_size_are_counted_in_that_size(data, archive_root, spool, system_identifier):
+    """With segments of 1 MiB, a name counts to FFF where it counts to FF with 16."""
+    archive = WalArchive(archive_root, system_identifier)
+    names = [parse_wal_name(segment_name(1, number, SIZE)) for number in (0xFFE, 0xFFF, 0x1000)]
+    for number, name in zip((0xFFE, 0xFFF, 0x1000), names, strict=True):
+        archive.store(name, small_segment(1, number, system_identifier))
+    assert get(data, archive, spool, names[0]) == 0
+    wait_until_ready(spool, archive, names[2])
+    assert get(data, archive, spool, names[2]) == 0
