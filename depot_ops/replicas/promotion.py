@@ -156,6 +156,8 @@ def hand_over(place: Place, old: Node, facts: PrimaryFacts, target: Node) -> Non
         if not fenced.control.is_clean:
             raise ReplicaError(f"{old.name} did not shut down cleanly: whether {target.name} has all is not proved")
         end = fenced.end_of_log(fenced.control.checkpoint_lsn)
+        if end is None:
+            raise ReplicaError(f"where the log of {old.name} ends could not be read: what {target.name} lacks is unknown")
         with connected(target.conninfo(place.url)) as standby:
             wait_until(
                 lambda: received(standby)[2] >= end,
