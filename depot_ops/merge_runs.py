@@ -24,6 +24,13 @@ INTERVAL_SECONDS = 1  # the daemon looks every five seconds; with five or more i
 RUN_KEY_SECONDS = 120
 # A run takes its first job at once and has one until its end: one that has none after this long is dead.
 DEAD_RUN_SECONDS = 60
+NOT_FINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 PROJECT, MERGE, JOB = "depot/project", "depot/merge", "depot/merge_job"
 TARGET_BRANCH = "depot/target_branch"  # dagster.yaml lets one run at a time have each of its values
 
@@ -112,8 +119,17 @@ def merge_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
         return dg.SkipReason(f"The depot cannot be asked for merge jobs: {error}")
     if not jobs:
         return dg.SkipReason("No merge job waits.")
-    now = datetime.now(UTC)
-    return dg.SensorResult(run_requests=[_run_request(job, now) for job in jobs])
+    now, taken = datetime.now(UTC), _merges_at_work(context.instance)
+    waiting = [job for job in jobs if str(job.merge_id) not in taken]
+    if not waiting:
+        return dg.SkipReason("Every merge job that waits has a run that has not ended.")
+    return dg.SensorResult(run_requests=[_run_request(job, now) for job in waiting])
+
+
+def _merges_at_work(instance: dg.DagsterInstance) -> set[str]:
+    """Those that a run has, or waits to have: it carries all of their jobs, and another one would find nothing."""
+    unfinished = dg.RunsFilter(job_name=merge_execution.name, statuses=NOT_FINISHED)
+    return {record.dagster_run.tags.get(MERGE, "") for record in instance.get_run_records(unfinished)}
 
 
 def _give_up_dead_runs(instance: dg.DagsterInstance, depot: DepotClient) -> None:
