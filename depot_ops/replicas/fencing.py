@@ -74,8 +74,8 @@ class Fenced:
 
     def _end_of_records(self, begin: int, behind: int, timeline: int) -> int | None:
         """None when there is none, and when something else ends the reading than a record that is not one."""
-        options = (f"--path={self.server.data / 'pg_wal'}", f"--timeline={timeline}")
-        options += (f"--start={format_lsn(begin)}", f"--end={format_lsn(behind)}")
+        options = [f"--path={self.server.data / 'pg_wal'}", f"--timeline={timeline}"]
+        options += [f"--start={format_lsn(begin)}", f"--end={format_lsn(behind)}"]
         last = None
         with self.server.reading("pg_waldump", *options) as (lines, complaints):
             for line in lines:

@@ -37,7 +37,7 @@ class ShutdownMode(StrEnum):
     IMMEDIATE = "immediate"
 
 
-STOP_TIMEOUT_SECONDS = {ShutdownMode.FAST: 30, ShutdownMode.IMMEDIATE: 5}
+STOP_TIMEOUT_SECONDS = {ShutdownMode.FAST: 30, ShutdownMode.IMMEDIATE: 2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ import dagster as dg
 from depot_ops.replicas.server import ShutdownMode
 from depot_ops.resources import Replicas
 from depot_ops.sensors import replica_sensors
+from depot_ops.settings import FailoverProvider
 
 
-def tick(pair):
+def tick(pair, names=("primary", "standby")):
     """One tick of the sensor: figures and the check's answer, by node."""
-    (sensor,) = replica_sensors([node.name for node in pair.place.nodes.all()])
+    (sensor,) = replica_sensors(FailoverProvider.ASSISTED, names)
     context = dg.build_sensor_context(resources={"replicas": Replicas(url=pair.place.url)})
     events = sensor(context).asset_events
     observed = {event.asset_key.path[-1]: event for event in events if isinstance(event, dg.AssetObservation)}
@@ -41,6 +42,14 @@ def test_every_server_is_observed_and_a_broken_stream_is_red_and_not_zero(pair, 
     assert not judged["writable_primary"].passed
     assert "lag_bytes" not in observed["standby"].metadata
     assert "lag_seconds" not in observed["standby"].metadata
+
+    broken = pair.place.nodes.directory / "broken.json"
+    broken.write_text("{")
+    try:
+        _, judged = tick(pair)
+    finally:
+        broken.unlink()
+    assert judged["standby"].metadata["status"].value == judged["primary"].metadata["status"].value == "unknown"
 
 
 def test_definitions_with_nodes(pair):
