@@ -20,7 +20,7 @@ from depot_ops.postgres.wal.names import format_lsn, parse_lsn
 from depot_ops.replicas import handover as handovers
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.fencing import CannotFence, Fenced, FencedByCommand, fence, fence_by_command
-from depot_ops.replicas.loss import HISTORY, Answer, ask, is_standby, look
+from depot_ops.replicas.loss import HISTORY, Answer, is_standby, look
 from depot_ops.replicas.nodes import FAILOVER_RECORD, Node, ReplicaError
 from depot_ops.replicas.promotion import (
     CAUGHT_UP_SECONDS,
@@ -75,6 +75,8 @@ class Failover(BaseModel):
     """Which nodes, and how that was proved."""
     problems: tuple[str, ...] = ()
     """What data loss was accepted for."""
+    told: dict[str, str] = {}
+    """Which nodes may have been told to promote, with up to where each had the log: any may take writes soon."""
     fork_lsn: str | None = None
     """Up to where the target had the log when it was promoted."""
     lost_bytes: int | None = None
@@ -132,15 +134,13 @@ def interrupted(place: Place) -> Failover | None:
 def is_left_to_do(place: Place, failover: Failover) -> bool:
     """Not where another node takes writes than the one that it promoted."""
     writable = {name for name, answer in _answers(place).items() if answer is Answer.WRITABLE}
-    promoted = {failover.target} if failover.fork_lsn is not None else set()
-    return writable <= promoted
+    return writable <= failover.told.keys()
 
 
 def has_promoted(place: Place, failover: Failover) -> bool:
-    """Whether its target takes writes by now: then it has to be ended, whatever else is seen."""
-    if failover.fork_lsn is None:
-        return False
-    return ask(_target(place, failover).conninfo(place.url)) is Answer.WRITABLE
+    """Whether what it told to promote takes writes by now: then it has to be ended, whatever else is seen."""
+    nodes = [node for node in place.nodes.all() if node.name in failover.told]
+    return Answer.WRITABLE in look(place, nodes).values()
 
 
 def _answers(place: Place) -> dict[str, Answer]:
@@ -162,8 +162,8 @@ def begin(place: Place, terms: Terms, seen: tuple[str, ...] = (), name: str | No
     nodes, old = place.nodes.all(), interrupted(place)
     answers = _answers(place)
     for writable in (node for node, answer in answers.items() if answer is Answer.WRITABLE):
-        if old is not None and writable == old.target and old.fork_lsn is not None:
-            return old
+        if old is not None and writable in old.told:
+            return save(place, old.with_(target=writable, fork_lsn=old.told[writable]))
         if writable == name:
             raise ReplicaError(f"{name} takes writes already: nothing is to be promoted")
         raise Refused(f"{writable} takes writes: nothing is lost. Use `depot-ops replica switchover`")
@@ -189,6 +189,7 @@ def begin(place: Place, terms: Terms, seen: tuple[str, ...] = (), name: str | No
         seen=(*(old.seen if old else ()), *seen),
         target=target,
         fenced=old.fenced if old else {},
+        told=old.told if old else {},
     )
     return save(place, failover)
 
@@ -196,7 +197,7 @@ def begin(place: Place, terms: Terms, seen: tuple[str, ...] = (), name: str | No
 def _known_before(place: Place, old: Failover | None) -> tuple[set[str], set[str]]:
     """By what was interrupted: which nodes may have been the primary, and which may have been told to promote."""
     suspected = set(old.suspects) if old else set()
-    told = {old.target} if old and old.target and old.fork_lsn is not None else set()
+    told = set(old.told) if old else set()
     if handover := handovers.under_way(place.nodes):
         suspected.add(handover.old)
         told |= {handover.target} if handover.is_promoting else set()
@@ -247,7 +248,10 @@ def fence_suspects(place: Place, failover: Failover) -> Failover:
         raise Refused(
             f"{target.name} was not promoted: {'; '.join(problems)}. Mend that, or say --accept-data-loss --reason"
         )
-    return save(place, failover.with_(fork_lsn=format_lsn(position), lost_bytes=lost_bytes))
+    if handover := handovers.under_way(place.nodes):  # a switchover that was killed is not taken back any more
+        handovers.save(place.nodes, handover.model_copy(update={"target": target.name, "is_promoting": True}))
+    fork = format_lsn(position)
+    return save(place, failover.with_(fork_lsn=fork, lost_bytes=lost_bytes, told=failover.told | {target.name: fork}))
 
 
 def verify_fence(place: Place, failover: Failover) -> Failover:

@@ -141,8 +141,6 @@ def _taken_up(place: Place, target: Node) -> Handover | None:
 def _take_back(place: Place, handover: Handover) -> None:
     """Make the old primary what it was: nothing was promoted."""
     old, nodes = place.nodes.get(handover.old), place.nodes
-    if (nodes.directory / FAILOVER_RECORD).exists():
-        raise Refused(f"a failover was begun after {handover.described()}: `depot-ops replica promote` ends it")
     for node in nodes.all():
         if node.name != old.name and ask(node.conninfo(place.url)) is Answer.WRITABLE:
             raise Refused(f"{node.name} takes writes after {handover.described()}: find out who promoted it")

@@ -294,6 +294,8 @@ def test_what_may_have_been_told_to_promote_is_fenced_before_another_is(assisted
     failover = steps.begin(assisted.place, Terms(), name="standby")
     failover = steps.fence_suspects(assisted.place, steps.choose(assisted.place, failover))
     assert failover.fork_lsn is not None  # what comes next is the promotion, and there the run dies
+    again = steps.begin(assisted.place, Terms())
+    assert (again.target, again.fork_lsn) == ("standby", None)  # it is measured anew, and was told all the same
     other = steps.begin(assisted.place, Terms(), name="second")
     assert (other.target, other.suspects) == ("second", ("primary", "standby"))
     assisted.query("standby", "SELECT pg_promote()")  # it was told, and is one only now
