@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import dagster as dg
 import psycopg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pydantic import BaseModel, Field
 
 from depot_ops.assets.replica import WRITABLE_PRIMARY
@@ -222,6 +223,8 @@ def _health_sensor() -> dg.SensorDefinition:
     )
     def primary_health(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         begun, memory = time.monotonic(), Memory.of(context.cursor)
+        if (run_id := _at_work(context.instance)) is not None:  # which needs the processors more than we do
+            return dg.SkipReason(f"The run {run_id} is at it.")
         try:
             settings = load(FailoverSettings)
             place = place_of(settings)
@@ -255,13 +258,10 @@ def _half_done(place: Place) -> Verdict | None:
 
 
 def _requested(instance: dg.DagsterInstance, loss: Loss, detail: str, well_at: float) -> dg.RunRequest | dg.SkipReason:
-    """One run at a time; a key is used up by its run, so each attempt has its own."""
+    """A key is used up by its run, so each attempt has its own."""
     lost = f"{loss.system_identifier}:{loss.timeline}"
-    records = instance.get_run_records(dg.RunsFilter(job_name=promote_replica.name), limit=RECENT_RUNS)
-    for record in records:
-        if not record.dagster_run.is_finished and not _gave_up_dead(instance, record):
-            return dg.SkipReason(f"{detail}. The run {record.dagster_run.run_id} is at it")
-    attempts = [one for one in records if one.dagster_run.tags.get(LOST_TIMELINE) == lost]
+    ours = dg.RunsFilter(job_name=promote_replica.name, tags={LOST_TIMELINE: lost})
+    attempts = instance.get_run_records(ours, limit=RECENT_RUNS)
     recent = [one.dagster_run for one in attempts if one.create_timestamp.timestamp() > well_at]
     failed = len(list(itertools.takewhile(lambda run: not run.is_success, recent)))  # the newest first
     if failed >= MAX_ATTEMPTS:
@@ -273,6 +273,13 @@ def _requested(instance: dg.DagsterInstance, loss: Loss, detail: str, well_at: f
         run_config=dg.RunConfig(ops={recheck_primary.name: RecheckConfig(seen=list(loss.seen))}),
         tags={LOST_TIMELINE: lost},
     )
+
+
+def _at_work(instance: dg.DagsterInstance) -> str | None:
+    """The run that has not ended, of which there is one at a time."""
+    unfinished = dg.RunsFilter(job_name=promote_replica.name, statuses=NOT_FINISHED_STATUSES)
+    living = (one for one in instance.get_run_records(unfinished) if not _gave_up_dead(instance, one))
+    return next((one.dagster_run.run_id for one in living), None)
 
 
 def _gave_up_dead(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:

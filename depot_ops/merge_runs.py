@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from depot_api.client import DepotClient, DepotError
 from depot_api.client.http import Patience
@@ -24,13 +25,6 @@ INTERVAL_SECONDS = 1  # the daemon looks every five seconds; with five or more i
 RUN_KEY_SECONDS = 120
 # A run takes its first job at once and has one until its end: one that has none after this long is dead.
 DEAD_RUN_SECONDS = 60
-NOT_FINISHED = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 PROJECT, MERGE, JOB = "depot/project", "depot/merge", "depot/merge_job"
 TARGET_BRANCH = "depot/target_branch"  # dagster.yaml lets one run at a time have each of its values
 
@@ -128,7 +122,7 @@ def merge_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
 
 def _merges_at_work(instance: dg.DagsterInstance) -> set[str]:
     """Those that a run has, or waits to have: it carries all of their jobs, and another one would find nothing."""
-    unfinished = dg.RunsFilter(job_name=merge_execution.name, statuses=NOT_FINISHED)
+    unfinished = dg.RunsFilter(job_name=merge_execution.name, statuses=NOT_FINISHED_STATUSES)
     return {record.dagster_run.tags.get(MERGE, "") for record in instance.get_run_records(unfinished)}
 
 

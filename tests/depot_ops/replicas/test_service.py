@@ -80,7 +80,7 @@ def running_service(url: str, owner_url: str, directory: Path) -> Iterator[Servi
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     made = Service(f"http://127.0.0.1:{port}", token, directory / "storage")
     try:
-        wait_until(made.is_ready, 30, f"the service does not start: {(directory / 'api.log').read_text()}")
+        wait_until(made.is_ready, 90, f"the service does not start: {(directory / 'api.log').read_text()}")
         yield made
     finally:
         process.terminate()
