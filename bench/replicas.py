@@ -26,7 +26,7 @@ from bench.backups import FILL, ROWS_OF_A_GIGABYTE
 from bench.results import Results, timed
 from depot_api.database.bootstrap import ROLES
 from depot_ops.local.ports import any_free
-from depot_ops.local.stack import PROJECT_ROOT
+from depot_ops.local.stack import DAGSTER_SETTINGS, PROJECT_ROOT
 from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.client_tools import client_environment
@@ -257,7 +257,7 @@ def service(ports: Ports, work: Path) -> Iterator[str]:
 @contextmanager
 def _daemon(place: Place, work: Path, api_url: str) -> Iterator[None]:
     """Dagster's daemon with every sensor, on a storage server of its own, with assisted failover on."""
-    storage = Cluster(work / "dagster", any_free(), PASSWORD, place.binaries, place.account)
+    storage = Cluster(work / "dagster", any_free(), PASSWORD, place.binaries, place.account, DAGSTER_SETTINGS)
     storage.initialize()
     storage.start()
     with psycopg.connect(storage.url(), autocommit=True) as connection:

@@ -25,7 +25,7 @@ from depot_ops.checks.replica import replica_checks
 from depot_ops.checks.service import service_health
 from depot_ops.checks.tiering import tiering_checks
 from depot_ops.checks.wal import wal_checks
-from depot_ops.failover_runs import failover_jobs, failover_sensors
+from depot_ops.failover_runs import failover_checks, failover_jobs, failover_sensors
 from depot_ops.merge_runs import merge_execution, merge_jobs
 from depot_ops.replicas.site import watched_names
 from depot_ops.resources import RESOURCES
@@ -71,6 +71,7 @@ defs = dg.Definitions(
         *drill_checks,
         *([*backup_copy_checks, *copy_drill_checks] if _COPIED else []),
         *replica_checks(_SERVERS),
+        *failover_checks(_PROVIDER, _SERVERS),
         service_health,
         *(BLOB_CHECKS if _MIRRORED else []),
         *(BUCKET_CHECKS if _PUSHED else []),
@@ -92,6 +93,6 @@ defs = dg.Definitions(
         *(schedules.WITH_BUCKET if _PUSHED else ()),
         *(schedules.WITH_TIERING if _TIERED else ()),
     ],
-    sensors=[alerts, merge_jobs, *replica_sensors(_SERVERS), *failover_sensors(_PROVIDER, _SERVERS)],
+    sensors=[alerts, merge_jobs, *replica_sensors(_PROVIDER, _SERVERS), *failover_sensors(_PROVIDER, _SERVERS)],
     resources=RESOURCES,
 )

@@ -5,14 +5,16 @@ availability: whoever needs that takes Patroni.
 """
 
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterator
 
 import dagster as dg
 import psycopg
-from pydantic import Field
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from pydantic import BaseModel, Field
 
+from depot_ops.assets.replica import WRITABLE_PRIMARY
+from depot_ops.checks.result import check_result
 from depot_ops.jobs import MAX_RUNTIME
 from depot_ops.replicas import failover as steps
 from depot_ops.replicas.create import Place
@@ -20,8 +22,9 @@ from depot_ops.replicas.failover import Failover
 from depot_ops.replicas.loss import Loss, NotLost, Verdict, require_loss, watch_primary
 from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.promotion import Refused
-from depot_ops.replicas.site import epochs_of, patience_of, place_of, terms_of, why_not
+from depot_ops.replicas.site import ASSISTED, epochs_of, patience_of, place_of, terms_of, why_not
 from depot_ops.reports import failovers as documents
+from depot_ops.resources import Replicas
 from depot_ops.settings import FailoverProvider, FailoverSettings, SettingsError, load
 
 INTERVAL_SECONDS = 1  # the daemon looks every five seconds; with five or more it would be every ten
@@ -31,6 +34,8 @@ MAX_ATTEMPTS = 3
 RECENT_RUNS = 100
 # Longer than every step together may take; the storage of Dagster does not notice that a run's process died.
 DEAD_RUN_SECONDS = 180
+# A watch that ended longer ago says nothing of now.
+FORGET_LOOKS_SECONDS = 5.0
 TOLD = (ReplicaError, psycopg.Error, OSError, SettingsError)
 
 
@@ -51,11 +56,14 @@ def recheck_primary(context: dg.OpExecutionContext, config: RecheckConfig) -> It
     """
 
     def recheck(place: Place, settings: FailoverSettings) -> Failover:
-        if reason := why_not(settings, place):
+        seen, left = tuple(config.seen), steps.interrupted(place)
+        if left is not None and steps.has_promoted(place, left):
+            depot = left.system_identifier
+        else:
+            loss = require_loss(place)
+            depot, seen = loss.system_identifier, seen + loss.seen
+        if reason := why_not(settings, place, depot):
             raise Refused(reason)
-        seen = tuple(config.seen)
-        if steps.interrupted(place) is None:
-            seen += require_loss(place).seen
         return steps.begin(place, terms_of(settings), seen)
 
     try:
@@ -142,7 +150,8 @@ def _carried_out(context: dg.OpExecutionContext, step: Callable[[Place, Failover
 )
 def promote_replica() -> None:
     chosen = _op("choose_standby", steps.choose)(recheck_primary())
-    fenced = _op("verify_fence", steps.verify_fence)(_op("fence_primary", steps.fence_suspects)(chosen))
+    fenced = _op("fence_primary", steps.fence_suspects)(chosen)
+    # Which verifies the fence itself, right before.
     promoted = begin_epoch(_op("promote_standby", steps.promote_target)(fenced))
     document_failover(_op("await_writes", steps.await_writes)(promoted))
 
@@ -155,68 +164,106 @@ def failover_jobs(provider: FailoverProvider) -> list[dg.JobDefinition]:
     return [promote_replica] if provider is FailoverProvider.ASSISTED else []
 
 
+def failover_checks(provider: FailoverProvider, names: list[str]) -> list[dg.AssetChecksDefinition]:
+    """None where there is nothing to watch."""
+    return [] if provider is FailoverProvider.PATRONI or not names else [_assisted_check()]
+
+
+def _assisted_check() -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=WRITABLE_PRIMARY,
+        name=ASSISTED,
+        compute_kind="postgres",
+        description=(
+            "Where ASSISTED_FAILOVER is on, a lost primary would be replaced. Red when it is on and nothing would be"
+            " promoted, because Dagster's storage is on the depot's own server or nobody can tell."
+        ),
+    )
+    def assisted_failover(replicas: Replicas) -> dg.AssetCheckResult:
+        return check_result(replicas.check_assisted())
+
+    return assisted_failover
+
+
 def failover_sensors(provider: FailoverProvider, names: list[str]) -> list[dg.SensorDefinition]:
-    """None where there is nothing to watch. Whether it may promote is decided here, when definitions are loaded."""
-    if provider is FailoverProvider.PATRONI or not names:
-        return []
-    try:
-        settings = load(FailoverSettings)
-        refusal = why_not(settings, place_of(settings))
-    except TOLD as error:
-        settings, refusal = None, str(error)
-    if refusal and (settings is None or settings.assisted_failover):
-        logging.getLogger("depot_ops").error("Assisted failover stays off: %s", refusal)
-    return [_health_sensor(refusal)]
+    """None where there is nothing to watch."""
+    return [] if provider is FailoverProvider.PATRONI or not names else [_health_sensor()]
 
 
-def _health_sensor(refusal: str | None) -> dg.SensorDefinition:
+class Memory(BaseModel):
+    """What one tick leaves to the next, as the sensor's cursor."""
+
+    well_at: float = 0.0
+    """When a node was last seen to take writes: attempts of before count no more."""
+    looks: tuple[bool, ...] = ()
+    looked_at: float = 0.0
+
+    @classmethod
+    def of(cls, cursor: str | None) -> "Memory":
+        return cls.model_validate_json(cursor) if cursor else cls()
+
+    def recent_looks(self) -> tuple[bool, ...]:
+        return self.looks if time.time() - self.looked_at < FORGET_LOOKS_SECONDS else ()
+
+    def after(self, verdict: Verdict) -> "Memory":
+        now = time.time()
+        return Memory(well_at=now if verdict.is_well else self.well_at, looks=verdict.looks, looked_at=now)
+
+
+def _health_sensor() -> dg.SensorDefinition:
     @dg.sensor(
         name="primary_health",
         job=promote_replica,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Watches the primary, from here and as its standbys see it, and launches promote_replica when it is lost."
-            + (f" PROMOTION IS OFF: {refusal}." if refusal else " Promotion is ON (assisted failover).")
+            "Watches the primary, from here and as its standbys see it, and launches promote_replica when it is lost"
+            " and ASSISTED_FAILOVER is on; the check assisted_failover says whether anything would be promoted."
         ),
     )
     def primary_health(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        begun, memory = time.monotonic(), Memory.of(context.cursor)
+        if (run_id := _at_work(context.instance)) is not None:  # which needs the processors more than we do
+            return dg.SkipReason(f"The run {run_id} is at it.")
         try:
             settings = load(FailoverSettings)
             place = place_of(settings)
-            verdict = _interrupted(place) or watch_primary(place, patience_of(settings))
-            if verdict.loss is not None:
-                with place.nodes.locked():  # nobody is at it: a person's switchover is no loss
-                    pass
+            verdict = _half_done(place) or watch_primary(place, patience_of(settings), memory.recent_looks(), begun)
+            context.update_cursor(memory.after(verdict).model_dump_json())
+            if verdict.loss is None:
+                return dg.SkipReason(verdict.detail)
+            with place.nodes.locked():  # nobody is at it: a person's switchover is no loss
+                refusal = why_not(settings, place, verdict.loss.system_identifier)
         except TOLD as error:
             return dg.SkipReason(f"The primary could not be watched: {str(error).strip()}")
-        if verdict.loss is None:
-            return dg.SkipReason(verdict.detail)
         if refusal:
             return dg.SkipReason(f"{verdict.detail}. NOTHING IS PROMOTED: {refusal}")
-        return _requested(context.instance, verdict.loss, verdict.detail)
+        return _requested(context.instance, verdict.loss, verdict.detail, memory.well_at)
 
     return primary_health
 
 
-def _interrupted(place: Place) -> Verdict | None:
-    """A failover that began and has not ended; whoever carries it on holds the lock."""
+def _half_done(place: Place) -> Verdict | None:
+    """A failover that has promoted and not ended. One that came to nothing is forgotten, once a node takes writes."""
     failover = steps.under_way(place)
-    if failover is None or not steps.is_left_to_do(place, failover):
+    if failover is None:
         return None
-    detail = f"a failover that began {failover.started_at:%Y-%m-%d %H:%M:%S} UTC has not ended"
-    return Verdict(detail, Loss(failover.system_identifier, failover.old_timeline, ()))
+    if steps.has_promoted(place, failover):
+        detail = f"a failover that began {failover.started_at:%Y-%m-%d %H:%M:%S} UTC has promoted and not ended"
+        return Verdict(detail, Loss(failover.system_identifier, failover.old_timeline, ()))
+    if not steps.is_left_to_do(place, failover):
+        with place.nodes.locked():  # whoever is at it carries it on
+            steps.interrupted(place)
+    return None
 
 
-def _requested(instance: dg.DagsterInstance, loss: Loss, detail: str) -> dg.RunRequest | dg.SkipReason:
-    """One run at a time; a key is used up by its run, so each attempt has its own."""
+def _requested(instance: dg.DagsterInstance, loss: Loss, detail: str, well_at: float) -> dg.RunRequest | dg.SkipReason:
+    """A key is used up by its run, so each attempt has its own."""
     lost = f"{loss.system_identifier}:{loss.timeline}"
-    records = instance.get_run_records(dg.RunsFilter(job_name=promote_replica.name), limit=RECENT_RUNS)
-    for record in records:
-        if not record.dagster_run.is_finished and not _gave_up_dead(instance, record):
-            return dg.SkipReason(f"{detail}. The run {record.dagster_run.run_id} is at it")
-    attempts = [one.dagster_run for one in records if one.dagster_run.tags.get(LOST_TIMELINE) == lost]
-    failed = len(list(itertools.takewhile(lambda run: not run.is_success, attempts)))  # the newest first
+    ours = dg.RunsFilter(job_name=promote_replica.name, tags={LOST_TIMELINE: lost})
+    attempts = instance.get_run_records(ours, limit=RECENT_RUNS)
+    recent = [one.dagster_run for one in attempts if one.create_timestamp.timestamp() > well_at]
+    failed = len(list(itertools.takewhile(lambda run: not run.is_success, recent)))  # the newest first
     if failed >= MAX_ATTEMPTS:
         return dg.SkipReason(
             f"{detail}. {failed} attempts failed, the last says why: a person decides (`depot-ops replica promote`)"
@@ -226,6 +273,13 @@ def _requested(instance: dg.DagsterInstance, loss: Loss, detail: str) -> dg.RunR
         run_config=dg.RunConfig(ops={recheck_primary.name: RecheckConfig(seen=list(loss.seen))}),
         tags={LOST_TIMELINE: lost},
     )
+
+
+def _at_work(instance: dg.DagsterInstance) -> str | None:
+    """The run that has not ended, of which there is one at a time."""
+    unfinished = dg.RunsFilter(job_name=promote_replica.name, statuses=NOT_FINISHED_STATUSES)
+    living = (one for one in instance.get_run_records(unfinished) if not _gave_up_dead(instance, one))
+    return next((one.dagster_run.run_id for one in living), None)
 
 
 def _gave_up_dead(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:

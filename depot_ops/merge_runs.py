@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from depot_api.client import DepotClient, DepotError
 from depot_api.client.http import Patience
@@ -112,8 +113,17 @@ def merge_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
         return dg.SkipReason(f"The depot cannot be asked for merge jobs: {error}")
     if not jobs:
         return dg.SkipReason("No merge job waits.")
-    now = datetime.now(UTC)
-    return dg.SensorResult(run_requests=[_run_request(job, now) for job in jobs])
+    now, taken = datetime.now(UTC), _merges_at_work(context.instance)
+    waiting = [job for job in jobs if str(job.merge_id) not in taken]
+    if not waiting:
+        return dg.SkipReason("Every merge job that waits has a run that has not ended.")
+    return dg.SensorResult(run_requests=[_run_request(job, now) for job in waiting])
+
+
+def _merges_at_work(instance: dg.DagsterInstance) -> set[str]:
+    """Those that a run has, or waits to have: it carries all of their jobs, and another one would find nothing."""
+    unfinished = dg.RunsFilter(job_name=merge_execution.name, statuses=NOT_FINISHED_STATUSES)
+    return {record.dagster_run.tags.get(MERGE, "") for record in instance.get_run_records(unfinished)}
 
 
 def _give_up_dead_runs(instance: dg.DagsterInstance, depot: DepotClient) -> None:

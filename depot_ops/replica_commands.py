@@ -31,6 +31,7 @@ from depot_ops.replicas.health import (
     check_replica,
     place_of,
 )
+from depot_ops.replicas.loss import require_loss
 from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
 from depot_ops.replicas.single_primary import check_single_primary
 from depot_ops.replicas.streaming import connected
@@ -187,6 +188,7 @@ def check(
     if promote_on_failure and url and directory and _stays_disconnected(health, replica, url, limits):
         try:
             place = _place(directory, url)
+            require_loss(place)
             done = failover.promote(place, _node_at(place, replica).name, _epochs(storage), conclude=_documented)
         except (ReplicaError, psycopg.Error, OSError) as error:
             typer.secho(str(error), fg="red", err=True)
@@ -230,7 +232,10 @@ def _tell(line: str, log: Path | None) -> None:
 
 @app.command()
 def switchover(name: Name, url: Url, directory: Directory, archive: Archive = None, storage: EpochPath = None) -> None:
-    """Make a standby the primary without losing anything: 0 done, 1 not done, and the primary is what it was."""
+    """Make a standby the primary without losing anything: 0 done, 1 not done, and the primary is what it was.
+
+    One that was killed is taken up when it is said again: taken back, or ended where it had come to the promotion.
+    """
     try:
         done = promotion.switchover(_place(directory, url, archive), name, _epochs(storage))
     except (ReplicaError, psycopg.Error, OSError) as error:
@@ -317,7 +322,7 @@ def synchronous(
     except (ReplicaError, psycopg.Error, OSError) as error:
         raise failed(error, Status.UNHEALTHY if policy else Status.UNKNOWN) from None
     typer.echo(record.model_dump_json(indent=2))
-    found = check_synchronous(place.nodes)
+    found = check_synchronous(place.nodes, place.url)
     if found.status is not Status.HEALTHY:
         raise failed(ReplicaError(found.detail), found.status)
 
@@ -348,7 +353,7 @@ def _tended(place: Place) -> Finding:
         tend(place.nodes, place.url)
     except (ReplicaError, psycopg.Error, OSError) as error:
         return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error).strip())
-    return check_synchronous(place.nodes)
+    return check_synchronous(place.nodes, place.url)
 
 
 @app.command()

@@ -21,7 +21,7 @@ from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.patroni import Patroni
 from depot_ops.replicas.patroni_watch import check_single_leader, check_synchronous_mode, watch_members
 from depot_ops.replicas.single_primary import CHECK, check_single_primary
-from depot_ops.replicas.site import epochs_of, member_names, patroni_of, place_of
+from depot_ops.replicas.site import ASSISTED, check_assisted, epochs_of, member_names, patroni_of, place_of
 from depot_ops.replicas.synchronous import CHECK as SYNCHRONOUS
 from depot_ops.replicas.synchronous import check_synchronous
 from depot_ops.replicas.watch import Watched, known_nodes, watch
@@ -90,11 +90,15 @@ class Replicas(dg.ConfigurableResource[None]):
         """Each of them, in their order; one that is known no more is unknown."""
         settings = load(PatroniSettings)
         limits = Limits(settings.replay_lag_threshold_seconds, settings.replay_lag_threshold_bytes)
-        if settings.failover_provider is FailoverProvider.PATRONI:
-            wanted = {url: name for url, name in member_names(settings).items() if name in names}
-            found = watch_members(patroni_of(settings), self.url, limits, wanted)
-        else:
-            found = watch([node for node in known_nodes(settings.replica_dir) if node.name in names], self.url, limits)
+        try:
+            if settings.failover_provider is FailoverProvider.PATRONI:
+                wanted = {url: name for url, name in member_names(settings).items() if name in names}
+                found = watch_members(patroni_of(settings), self.url, limits, wanted)
+            else:
+                nodes = [node for node in known_nodes(settings.replica_dir) if node.name in names]
+                found = watch(nodes, self.url, limits)
+        except ReplicaError as error:
+            return [Watched.unknown(name, str(error)) for name in names]
         known = {watched.name: watched for watched in found}
         return [known.get(name) or Watched.gone(name) for name in names]
 
@@ -107,6 +111,13 @@ class Replicas(dg.ConfigurableResource[None]):
         except (ReplicaError, SettingsError) as error:
             return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error))
 
+    def check_assisted(self) -> Finding:
+        """Whether a lost primary would be replaced, where that is wanted."""
+        try:
+            return check_assisted(load(FailoverSettings))
+        except (ReplicaError, SettingsError) as error:
+            return Finding(check=ASSISTED, status=Status.UNKNOWN, detail=str(error))
+
     def _patroni(self) -> Patroni | None:
         settings = load(PatroniSettings)
         return patroni_of(settings) if settings.failover_provider is FailoverProvider.PATRONI else None
@@ -116,7 +127,8 @@ class Replicas(dg.ConfigurableResource[None]):
         try:
             if (patroni := self._patroni()) is not None:
                 return check_synchronous_mode(patroni)
-            return check_synchronous(place_of(load(FailoverSettings)).nodes)
+            place = place_of(load(FailoverSettings))
+            return check_synchronous(place.nodes, place.url)
         except (ReplicaError, SettingsError) as error:
             return Finding(check=SYNCHRONOUS, status=Status.UNKNOWN, detail=str(error))
 

@@ -1,6 +1,7 @@
 """HTTP to the depot: one pool of connections, retries that are safe, and problems as exceptions."""
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Event
@@ -24,6 +25,8 @@ CHUNK_BYTES = 1 << 18  # large enough that the interpreter is idle most of the t
 CONNECT_TIMEOUT_SECONDS = 30.0  # also bounds the sending of one chunk
 READ_TIMEOUT_SECONDS = 300.0  # a submit of very many paths is one long transaction
 BACK_OFF_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)  # long enough for a service that is being restarted
+# A depot that says itself when to come back is asked for as long as a failover takes, with Patroni's defaults too.
+OUTAGE_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 30.0
 SERVICE_UNAVAILABLE = 503
 ACCEPTED = 202
@@ -139,16 +142,17 @@ class Transport:
                     raise
 
     def _persistently(self, call: _Call) -> urllib3.BaseHTTPResponse:
-        for delay in self._back_off_seconds:
+        until = time.monotonic() + (OUTAGE_SECONDS if self._back_off_seconds else 0.0)
+        delays = iter(self._back_off_seconds)
+        while True:
             try:
                 return self._attempt(call)
             except _TryAgain as again:
-                if self._closing.wait(max(delay, again.pause_seconds)):
+                delay = next(delays, None)
+                if delay is None and (not again.pause_seconds or time.monotonic() > until):
                     raise again.error from again
-        try:
-            return self._attempt(call)
-        except _TryAgain as again:
-            raise again.error from again
+                if self._closing.wait(max(delay or 0.0, again.pause_seconds)):
+                    raise again.error from again
 
     def _attempt(self, call: _Call) -> urllib3.BaseHTTPResponse:
         try:

@@ -1,4 +1,4 @@
-"""An address with several hosts, of which those that turned out to be old primaries are tried last."""
+"""An address with several hosts: the one that was the primary last is tried first, what turned out to be old last."""
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -20,12 +20,19 @@ class Hosts:
         """The address in the order that it is tried in now."""
         return self._conninfo
 
+    def try_first(self, host: Host) -> None:
+        """It was the primary just now: one before it that is gone without a word would cost each connection seconds."""
+        self._reorder([host, *(one for one in self._hosts if one != host)], host)
+
     def try_last(self, host: Host) -> None:
+        self._reorder([*(one for one in self._hosts if one != host), host], host)
+
+    def _reorder(self, hosts: list[Host], named: Host) -> None:
         """Nothing changes where there is no other."""
-        if host not in self._hosts or len(self._hosts) == 1:
+        if named not in self._hosts or len(hosts) == 1 or hosts == self._hosts:
             return
-        self._hosts = [*(one for one in self._hosts if one != host), host]
-        names, ports = (",".join(parts) for parts in zip(*self._hosts, strict=True))
+        self._hosts = hosts
+        names, ports = (",".join(parts) for parts in zip(*hosts, strict=True))
         self._conninfo = make_conninfo("", **{**self._address, "host": names, "port": ports})
 
 
@@ -34,7 +41,7 @@ def _hosts_of(address: dict[str, str | int | None]) -> list[Host]:
     if address.get("hostaddr"):
         return []
     names = str(address.get("host") or "").split(",")
-    ports = str(address.get("port") or 5432).split(",")
+    ports = [port or "5432" for port in str(address.get("port") or "").split(",")]
     if len(ports) == 1:
         ports *= len(names)
     return list(zip(names, ports, strict=False))

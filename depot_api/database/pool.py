@@ -15,6 +15,7 @@ from psycopg import AsyncClientCursor, AsyncConnection, OperationalError
 from psycopg.errors import Diagnostic, ReadOnlySqlTransaction, UndefinedFunction
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
+from psycopg_pool.base import AttemptWithBackoff
 
 from depot_api.database.hosts import Hosts
 from depot_api.epochs import EpochFile
@@ -24,6 +25,8 @@ Transaction = AsyncConnection[DictRow]
 # A request that cannot get a connection in this time is better told to come back.
 POOL_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3
+# How soon a connection that could not be made is tried again: the pool's own way doubles its pauses, from a second on.
+RECONNECT_SECONDS = 0.25
 TRUSTED_SECONDS = 1.0  # as long as a restart of the database takes at least
 # A server that is gone without a word is noticed after this long.
 TCP_TIMEOUT_MILLISECONDS = 10_000
@@ -36,6 +39,19 @@ class SupersededServer(OperationalError):
 
 class Unconfirmed(OperationalError):
     """Nobody knows whether what was written outlives the primary: no standby confirmed it."""
+
+
+class _Steady(AttemptWithBackoff):
+    """A new primary is there seconds after the old one is gone, and is found within a moment."""
+
+    def update_delay(self, now: float) -> None:
+        self.give_up_at = self.give_up_at or now + self.timeout
+        self.delay = RECONNECT_SECONDS
+
+
+class _Pool(AsyncConnectionPool[Transaction]):
+    async def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
+        await super()._add_connection(attempt or _Steady(timeout=self.reconnect_timeout), growing)
 
 
 class Database:
@@ -51,7 +67,7 @@ class Database:
         self._epoch_of: WeakKeyDictionary[AsyncConnection[Any], int] = WeakKeyDictionary()
         self._admitted_at: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()
         self._renewed_at = 0.0
-        self._pool: AsyncConnectionPool[Transaction] = AsyncConnectionPool(
+        self._pool = _Pool(
             self._hosts.conninfo,
             connection_class=AsyncConnection[DictRow],
             min_size=min_size,
@@ -97,6 +113,7 @@ class Database:
         self._epoch_of[connection] = epoch
         self._admitted_at[connection] = time.monotonic()
         self.require_current(connection)
+        self._hosts.try_first((connection.info.host, str(connection.info.port)))
 
     def require_current(self, connection: AsyncConnection[Any]) -> None:
         """Raises SupersededServer when a server of a later epoch has been seen, by whichever worker."""
@@ -120,9 +137,13 @@ class Database:
             self._unconfirmed.add(connection)
 
     def _require_confirmed(self, connection: AsyncConnection[Any]) -> None:
-        """Raises Unconfirmed."""
+        """Raises Unconfirmed. What was committed while another server was promoted may be on neither history."""
         if connection in self._unconfirmed:
             raise Unconfirmed("the wait for a standby was cancelled")
+        try:
+            self.require_current(connection)
+        except SupersededServer as error:
+            raise Unconfirmed(str(error)) from error
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
@@ -190,6 +211,7 @@ class Database:
                 await cursor.execute(begin + "SELECT set_app_token(%s, %s)", (token_sha256, request_id))
             try:
                 yield connection
+                self.require_current(connection)
             except BaseException:
                 await connection.rollback()
                 raise

@@ -28,7 +28,7 @@ from depot_api.merges.models import (
     Resolution,
 )
 from depot_api.objects import service as objects
-from depot_api.problems import LeaseLost, Problem, ProjectArchived, Unavailable
+from depot_api.problems import Invalid, LeaseLost, NotFound, Problem, ProjectArchived, Unavailable
 from depot_api.projects import service as projects
 from depot_api.projects.models import ProjectRole
 from depot_api.shelves import service as shelves
@@ -209,12 +209,24 @@ async def put_text(
     """The content that a three-way merge of texts has made, whole. Written and chosen as the merge's creator."""
     async with actor.transaction() as tx:
         job = await _held(tx, job_id, fencing_number)
+        await _require_text_of(tx, job, conflict_id)
         merge = await service.readable_merge(tx, job.merge_id)
     creator = service.acting_for(actor, merge.created_by)
     stored = await objects.put_object(creator, merge.project_id, None, body, size_bytes)
     async with creator.transaction() as tx:
         await service.open_merge(tx, merge.id, ProjectRole.LEAD)
-        await _held(tx, job_id, fencing_number)
+        await _require_text_of(tx, await _held(tx, job_id, fencing_number), conflict_id)
         return await service.record_resolution(
             tx, creator, conflict_id, Resolution.MERGED, stored.sha256, "Merged line by line from both sides."
         )
+
+
+async def _require_text_of(tx: Transaction, job: MergeJob, conflict_id: UUID) -> None:
+    """The creator may see other merges and other projects: their conflicts are none of this job's."""
+    if job.job_type is not JobType.AUTO_INTEGRATE:
+        raise Invalid(f"Texts are merged by a job of type {JobType.AUTO_INTEGRATE}, not by {job.job_type}.")
+    row = await queries.conflict(tx, conflict_id)
+    if row is None or row["merge_id"] != job.merge_id:
+        raise NotFound(f"The merge of this job has no conflict {conflict_id}. A renewed plan may have settled it.")
+    if not row["mergeable"]:
+        raise Invalid(f"{row['path']!r} is not a text that is merged line by line: a person chooses.")

@@ -1,5 +1,6 @@
 """The depot's own servers in the embedded stack: one, or a primary and its standby, which may have changed places."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -52,7 +53,7 @@ class DepotNodes:
         nodes.prepare()
         if not with_standby and not second.data.is_dir():
             return cls(nodes, first, None, first.wal_spool)
-        standbys = [cluster for cluster in (first, second) if not may_write(cluster)]
+        standbys = [one for one in (first, second) if not may_write(one) or nodes.is_half_rewound(one.home.name)]
         if len(standbys) != 1:
             which = "Both" if not standbys else "None"
             raise ReplicaError(
@@ -80,6 +81,9 @@ class DepotNodes:
         """Copy the primary where there is no standby, and tell it where the primary is this time."""
         place, node = self._place(), self._node(standby)
         with self.nodes.locked(), connected(self.primary.url()) as primary:
+            if self.nodes.is_half_rewound(node.name):  # nothing but a new copy makes it a cluster again
+                shutil.rmtree(standby.data, ignore_errors=True)
+                self.nodes.half_rewound(node).unlink()
             if not standby.data.is_dir():
                 copy(place, primary, facts_of_primary(primary), node)
                 return
@@ -130,16 +134,23 @@ class NodeService:
         """A primary that cannot be started ends the stack; a standby is told of, and tried again."""
         if time.monotonic() < self._not_before:
             return
+        nodes, name = self.nodes.nodes, self.cluster.home.name
         try:
-            with self.nodes.nodes.held(self.cluster.home.name, HOLD_SECONDS):
-                if self.cluster.data.is_dir():  # else it was removed, or is about to be copied anew
+            with nodes.held(name, HOLD_SECONDS):
+                if nodes.is_half_rewound(name):
+                    # Recovering alone, it may have been an old primary without its signal: started, it would write.
+                    self._later(f"a rejoin of it was interrupted: run `depot-ops replica rejoin {name}`")
+                elif self.cluster.data.is_dir():  # else it was removed, or is about to be copied anew
                     self.cluster.start()
         except (ClusterError, ReplicaError) as error:
             self.cluster.stop()
             if may_write(self.cluster):
                 raise
-            self._not_before = time.monotonic() + RETRY_SECONDS
-            self.say(f"{self.name} cannot be started: {error}")
+            self._later(str(error))
+
+    def _later(self, reason: str) -> None:
+        self._not_before = time.monotonic() + RETRY_SECONDS
+        self.say(f"{self.name} cannot be started: {reason}")
 
     def stop(self) -> None:
         self.cluster.stop()

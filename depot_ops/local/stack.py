@@ -40,7 +40,13 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 
 PRIMARY_SETTINGS = {"shared_buffers": "256MB", "max_connections": "100", "max_wal_size": "1GB"}
 # Dagster keeps few rows; its cluster is apart so that it outlives the depot's.
-DAGSTER_SETTINGS = {"shared_buffers": "64MB", "max_connections": "100", "wal_level": "minimal", "max_wal_senders": "0"}
+DAGSTER_SETTINGS = {
+    "shared_buffers": "64MB",
+    "max_connections": "100",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "synchronous_commit": "off",  # a run writes dozens of events, and each step of a failover waits for them
+}
 
 
 class StackError(Exception):

@@ -17,9 +17,10 @@ from depot_api.epochs import EpochFile
 from depot_ops.local.secrets import write_private
 from depot_ops.postgres.wal.archive import fsync
 from depot_ops.postgres.wal.names import format_lsn, parse_lsn
+from depot_ops.replicas import handover as handovers
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.fencing import CannotFence, Fenced, FencedByCommand, fence, fence_by_command
-from depot_ops.replicas.loss import HISTORY, Answer, ask
+from depot_ops.replicas.loss import HISTORY, Answer, is_standby, look
 from depot_ops.replicas.nodes import FAILOVER_RECORD, Node, ReplicaError
 from depot_ops.replicas.promotion import (
     CAUGHT_UP_SECONDS,
@@ -32,7 +33,7 @@ from depot_ops.replicas.promotion import (
     received,
     settle,
 )
-from depot_ops.replicas.server import STANDBY_SIGNAL, ShutdownMode
+from depot_ops.replicas.server import ShutdownMode
 from depot_ops.replicas.streaming import PrimaryFacts, connected, facts_of_primary
 from depot_ops.replicas.synchronous import hand_on, objections, recorded
 from depot_ops.replicas.tail import Tail, keep_tail
@@ -74,6 +75,8 @@ class Failover(BaseModel):
     """Which nodes, and how that was proved."""
     problems: tuple[str, ...] = ()
     """What data loss was accepted for."""
+    told: dict[str, str] = {}
+    """Which nodes may have been told to promote, with up to where each had the log: any may take writes soon."""
     fork_lsn: str | None = None
     """Up to where the target had the log when it was promoted."""
     lost_bytes: int | None = None
@@ -131,12 +134,17 @@ def interrupted(place: Place) -> Failover | None:
 def is_left_to_do(place: Place, failover: Failover) -> bool:
     """Not where another node takes writes than the one that it promoted."""
     writable = {name for name, answer in _answers(place).items() if answer is Answer.WRITABLE}
-    promoted = {failover.target} if failover.fork_lsn is not None else set()
-    return writable <= promoted
+    return writable <= failover.told.keys()
+
+
+def has_promoted(place: Place, failover: Failover) -> bool:
+    """Whether what it told to promote takes writes by now: then it has to be ended, whatever else is seen."""
+    nodes = [node for node in place.nodes.all() if node.name in failover.told]
+    return Answer.WRITABLE in look(place, nodes).values()
 
 
 def _answers(place: Place) -> dict[str, Answer]:
-    return {node.name: ask(node.conninfo(place.url)) for node in place.nodes.all()}
+    return look(place, place.nodes.all())
 
 
 # The steps ----------------------------------------------------------------------------------------------------------
@@ -154,17 +162,22 @@ def begin(place: Place, terms: Terms, seen: tuple[str, ...] = (), name: str | No
     nodes, old = place.nodes.all(), interrupted(place)
     answers = _answers(place)
     for writable in (node for node, answer in answers.items() if answer is Answer.WRITABLE):
-        if old is not None and writable == old.target and old.fork_lsn is not None:
-            return old
+        if old is not None and writable in old.told:
+            return save(place, old.with_(target=writable, fork_lsn=old.told[writable]))
         if writable == name:
             raise ReplicaError(f"{name} takes writes already: nothing is to be promoted")
         raise Refused(f"{writable} takes writes: nothing is lost. Use `depot-ops replica switchover`")
-    suspected = set(old.suspects) if old else set()
-    suspects = [node for node in nodes if node.name in suspected or not _is_standby(place, node, answers[node.name])]
+    suspected, told = _known_before(place, old)
+    # What may have been told to promote becomes writable at any moment: it is the target, or it is fenced.
+    target = name or next((one for one in sorted(told) if answers.get(one) is Answer.READ_ONLY), None)
+    suspected |= told - {target}
+    suspects = [node for node in nodes if node.name in suspected or not is_standby(place, node, answers[node.name])]
+    if target in {node.name for node in suspects}:
+        raise Refused(f"{target} may be the lost primary itself: start it as what it was, or rejoin it first")
     standbys = [node for node in nodes if node.name not in suspected and answers[node.name] is Answer.READ_ONLY]
     if not standbys:
         raise Refused("no standby answers: nothing can be promoted. Start one, or restore from a backup")
-    with connected((place.nodes.get(name) if name else standbys[0]).conninfo(place.url)) as standby:
+    with connected((place.nodes.get(target) if target else standbys[0]).conninfo(place.url)) as standby:
         row = standby.execute(HISTORY).fetchone()
     assert row is not None
     failover = Failover(
@@ -174,10 +187,21 @@ def begin(place: Place, terms: Terms, seen: tuple[str, ...] = (), name: str | No
         suspects=tuple(node.name for node in suspects),
         terms=terms,
         seen=(*(old.seen if old else ()), *seen),
-        target=name,
+        target=target,
         fenced=old.fenced if old else {},
+        told=old.told if old else {},
     )
     return save(place, failover)
+
+
+def _known_before(place: Place, old: Failover | None) -> tuple[set[str], set[str]]:
+    """By what was interrupted: which nodes may have been the primary, and which may have been told to promote."""
+    suspected = set(old.suspects) if old else set()
+    told = set(old.told) if old else set()
+    if handover := handovers.under_way(place.nodes):
+        suspected.add(handover.old)
+        told |= {handover.target} if handover.is_promoting else set()
+    return suspected, told
 
 
 def choose(place: Place, failover: Failover) -> Failover:
@@ -224,14 +248,18 @@ def fence_suspects(place: Place, failover: Failover) -> Failover:
         raise Refused(
             f"{target.name} was not promoted: {'; '.join(problems)}. Mend that, or say --accept-data-loss --reason"
         )
-    return save(place, failover.with_(fork_lsn=format_lsn(position), lost_bytes=lost_bytes))
+    if handover := handovers.under_way(place.nodes):  # a switchover that was killed is not taken back any more
+        handovers.save(place.nodes, handover.model_copy(update={"target": target.name, "is_promoting": True}))
+    fork = format_lsn(position)
+    return save(place, failover.with_(fork_lsn=fork, lost_bytes=lost_bytes, told=failover.told | {target.name: fork}))
 
 
 def verify_fence(place: Place, failover: Failover) -> Failover:
-    """Ask the fenced nodes themselves: each is silent or read-only. One that takes writes ends everything."""
-    for name in failover.suspects:
-        if ask(place.nodes.get(name).conninfo(place.url)) is Answer.WRITABLE:
-            raise Refused(f"{name} takes writes although it was fenced: find out who starts it, and stop that first")
+    """Ask every other node itself: each is silent or read-only. One that takes writes ends everything."""
+    for name, answer in _answers(place).items():
+        if answer is Answer.WRITABLE and name != failover.target:
+            how = "although it was fenced" if name in failover.fenced else "although nobody promoted it"
+            raise Refused(f"{name} takes writes {how}: find out who starts it, and stop that first")
     unproved = set(failover.suspects) - failover.fenced.keys()
     if unproved and not failover.terms.accept_data_loss:
         raise Refused(f"{', '.join(sorted(unproved))} was not fenced: nothing is promoted")
@@ -266,6 +294,7 @@ def begin_next_epoch(place: Place, failover: Failover, epochs: EpochFile | None)
     with connected(depot_at(place, target)) as connection:
         epoch = begin_epoch(connection, target.name, failover.reason, epochs)
         failover = save(place, failover.with_(epoch=epoch, first_write_at=datetime.now(UTC)))
+        handovers.forget(place.nodes)  # a switchover that was killed before is ended with this
         return save(place, failover.with_(timeline=settle(place, connection, target)))
 
 
@@ -322,7 +351,7 @@ def promote(
     terms = Terms(max_loss_bytes=max_loss_bytes, accept_data_loss=accept_data_loss, reason=reason)
     with place.nodes.locked():
         failover = begin(place, terms, name=name)
-        for step in (choose, fence_suspects, verify_fence, promote_target):
+        for step in (choose, fence_suspects, promote_target):
             failover = step(place, failover)
         failover = await_writes(place, begin_next_epoch(place, failover, epochs))
         failover = conclude(place, failover)
@@ -353,16 +382,6 @@ def as_promotion(failover: Failover) -> Promotion:
 
 
 # What the steps look at ---------------------------------------------------------------------------------------------
-
-
-def _is_standby(place: Place, node: Node, answer: Answer) -> bool:
-    """A primary that has been fenced before has the signal too, but was no standby when it stopped."""
-    if node.is_remote:
-        return answer is Answer.READ_ONLY
-    try:
-        return (node.data / STANDBY_SIGNAL).exists() and place.server(node).control().is_of_standby
-    except ReplicaError:
-        return False
 
 
 def _target(place: Place, failover: Failover) -> Node:

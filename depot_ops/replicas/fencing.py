@@ -5,7 +5,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from depot_ops.postgres.wal.names import format_lsn, parse_lsn
+from depot_ops.postgres.wal.names import WalName, format_lsn, parse_lsn, parse_wal_name
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.loss import Answer, ask
 from depot_ops.replicas.nodes import Node, ReplicaError
@@ -13,6 +13,12 @@ from depot_ops.replicas.server import STANDBY_SIGNAL, Control, Server, ShutdownM
 
 SILENCED_SECONDS = 5.0
 POLL_SECONDS = 0.2
+# More than a primary sends at once: what a standby has may end within a record, which began before that.
+LOOK_BACK_BYTES = 256 << 10
+# Of the log, as servers are built.
+PAGE_BYTES, HEADER_BYTES, FIRST_HEADER_BYTES, ALIGNMENT_BYTES = 8192, 24, 40, 8
+# How pg_waldump ends where the log does. That a file cannot be found, opened or read, it says in other words.
+_NO_RECORD = "error in WAL record at"
 _END = re.compile(r"^end_of_log\s+([0-9A-F]+/[0-9A-F]+)\s*$", re.MULTILINE)
 _RECORD = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+).*lsn: ([0-9A-F]+/[0-9A-F]+)")
 
@@ -36,14 +42,57 @@ class Fenced:
     def proof(self) -> str:
         return f"no process of it is left ({self.control.state}), and {STANDBY_SIGNAL} makes every start read-only"
 
-    def end_of_log(self, start: int) -> int:
-        """Where its log ends, looked for from `start` on record by record; `start` when it has nothing behind that."""
-        options = (f"--path={self.server.data / 'pg_wal'}", f"--timeline={self.control.timeline}")
+    def segments(self) -> dict[int, WalName]:
+        """Of the newest timeline that it has written, by number: the control file tells of one only after a checkpoint.
+
+        Raises OSError when its log cannot be read.
+        """
+        names = [name for path in (self.server.data / "pg_wal").iterdir() if (name := parse_wal_name(path.name))]
+        whole = [name for name in names if name.is_whole_segment]
+        newest = max((name.timeline for name in whole), default=self.control.timeline)
+        size = self.control.segment_size_bytes
+        return {name.segment_number(size): name for name in whole if name.timeline == newest}
+
+    def end_of_log(self, start: int) -> int | None:
+        """Where its log ends, or `start` when it has nothing behind that; None when nobody can tell.
+
+        Looked for from somewhat before `start`, where a record has to be found: no record at all proves nothing.
+        """
+        size = self.control.segment_size_bytes
+        try:
+            segments = self.segments()
+        except OSError:
+            return None
+        before = (start - 1) // size
+        begin = max(start - LOOK_BACK_BYTES, before * size) if before in segments else start
+        first, behind = begin // size, max(segments, default=0) + 1
+        if not all(number in segments for number in range(first, behind)) or first >= behind:
+            return None
+        end = self._end_of_records(begin, behind * size, segments[first].timeline)
+        # What a checkpoint wrote was on disk before the control file told of it.
+        return None if end is None or end < self.control.checkpoint_lsn else max(start, end)
+
+    def _end_of_records(self, begin: int, behind: int, timeline: int) -> int | None:
+        """None when there is none, and when something else ends the reading than a record that is not one."""
+        options = [f"--path={self.server.data / 'pg_wal'}", f"--timeline={timeline}"]
+        options += [f"--start={format_lsn(begin)}", f"--end={format_lsn(behind)}"]
         last = None
-        with self.server.reading("pg_waldump", *options, f"--start={format_lsn(start)}") as lines:
+        with self.server.reading("pg_waldump", *options) as (lines, complaints):
             for line in lines:
                 last = _RECORD.search(line) or last
-        return parse_lsn(last[2]) + int(last[1]) if last else start
+            said = complaints.read().strip()
+        if last is None or (said and _NO_RECORD not in said):
+            return None
+        return end_of_record(parse_lsn(last[2]), int(last[1]), self.control.segment_size_bytes)
+
+
+def end_of_record(start: int, size_bytes: int, segment_size_bytes: int) -> int:
+    """Where the next record would begin: every page that this one goes on into has a header, which is not counted."""
+    end, left = start, size_bytes
+    while left > (room := PAGE_BYTES - end % PAGE_BYTES):
+        left, end = left - room, end + room
+        end += FIRST_HEADER_BYTES if end % segment_size_bytes == 0 else HEADER_BYTES
+    return -(-(end + left) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def fence(server: Server, mode: ShutdownMode = ShutdownMode.FAST) -> Fenced:

@@ -42,6 +42,7 @@ INSERT INTO depot_ops.heartbeats DEFAULT VALUES RETURNING beat
 """
 _POSITION = """
 SELECT pg_current_wal_lsn()::text, (SELECT system_identifier FROM pg_control_system()),
+       ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int,
        (SELECT CASE WHEN active THEN 'active' ELSE 'inactive' END || ', ' || coalesce(wal_status, 'unreserved')
         FROM pg_replication_slots WHERE slot_name = %s)
 """
@@ -110,6 +111,7 @@ class Limits:
 class _Primary:
     lsn: str
     system_identifier: int
+    timeline: int
     slot: str | None
 
 
@@ -156,7 +158,18 @@ def check_replica(url: str, primary_url: str | None = None, limits: Limits = Lim
     if primary.system_identifier != state.system_identifier:
         reason = f"it is of the cluster {state.system_identifier}, its primary of {primary.system_identifier}: rebuild"
         return ReplicaHealth(status=ReplicaStatus.DISCONNECTED, reason=reason, **seen)
+    if state.streams and (why := _follows_another(state, primary, slot_name)):
+        return ReplicaHealth(status=ReplicaStatus.DISCONNECTED, reason=why, **seen)
     return _judged(state, primary.lsn, limits, seen)
+
+
+def _follows_another(state: StandbyState, primary: _Primary, slot_name: str) -> str | None:
+    """It streams, and not from this primary as it is now."""
+    if state.timeline != primary.timeline:
+        return f"it follows the timeline {state.timeline}, its primary is on {primary.timeline}: rejoin or rebuild it"
+    if slot_name and not (primary.slot or "").startswith("active"):
+        return f"its slot {slot_name} at the primary is {primary.slot or 'missing'}: it streams from another server"
+    return None
 
 
 def _told(state: StandbyState, limits: Limits, seen: dict[str, Any]) -> ReplicaHealth:

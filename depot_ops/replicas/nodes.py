@@ -111,8 +111,12 @@ class Nodes:
         return self.directory / f"{node.name}.log"
 
     def half_rewound(self, node: Node) -> Path:
-        """There while a rewind runs, and for ever after one that failed: only a rebuild helps such a directory."""
+        """There while its directory is no standby's, and for ever after that failed: only a rebuild helps then."""
         return self.directory / f"{node.name}.rewinding"
+
+    def is_half_rewound(self, name: str) -> bool:
+        """Nobody may start or promote it."""
+        return (self.directory / f"{name}.rewinding").exists()
 
     def _path(self, name: str) -> Path:
         if not NAME.fullmatch(name):

@@ -13,9 +13,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from depot_api.epochs import EpochFile
 from depot_ops.postgres.wal.names import format_lsn, parse_lsn
+from depot_ops.replicas import handover as handovers
 from depot_ops.replicas import synchronous
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.fencing import fence
+from depot_ops.replicas.handover import Handover
+from depot_ops.replicas.loss import Answer, ask
 from depot_ops.replicas.nodes import FAILOVER_RECORD, Node, ReplicaError
 from depot_ops.replicas.rejoin import Rejoined, rejoin_node
 from depot_ops.replicas.server import wait_until
@@ -38,6 +41,7 @@ DATABASE = "depot"
 
 # Those that have changed something and have not ended.
 _WRITERS = "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+_WRITES_ALLOWED = "ALTER SYSTEM RESET default_transaction_read_only"
 _IN_RECOVERY = "SELECT pg_is_in_recovery()"
 # With summarize_wal and an archive a promotion waits until the log is summarized, and the summarizer sleeps for up to
 # half a minute where no log came in. A reload wakes it.
@@ -78,22 +82,27 @@ class Promotion(BaseModel):
 def switchover(place: Place, name: str, epochs: EpochFile | None = None) -> Promotion:
     """Make the standby `name` the primary without losing anything, and the primary a standby of it.
 
-    Raises ReplicaError. Until the standby is promoted, whatever fails gives the old primary its role back.
+    Raises ReplicaError. Until the standby is promoted, whatever fails gives the old primary its role back; what a
+    killed one could not give back, the next one does, and one that was killed later is ended by the next one.
     """
     started_at, started = datetime.now(UTC), time.monotonic()
     with place.nodes.locked():
         target = place.nodes.get(name)
-        old, facts = _prepared(place, target)
-        with place.nodes.held(old.name):
-            gap_started = time.monotonic()
-            hand_over(place, old, facts, target)
-            synchronous.hand_on(place.nodes, place.url, target, [old, *_others(place, old, target)])
+        handover = _taken_up(place, target)
+        old, facts = (place.nodes.get(handover.old), None) if handover else _prepared(place, target)
+        with place.nodes.held(old.name, wait_seconds=CAUGHT_UP_SECONDS if handover else 0.0):
+            if facts is not None:
+                handover = hand_over(place, old, facts, target)
+            else:
+                fence(place.server(old))
+            assert handover is not None
             led = _promote(place, target, "switchover", epochs)
         # Of a failover that was refused before: whom it suspected is a standby now.
         (place.nodes.directory / FAILOVER_RECORD).unlink(missing_ok=True)
         lead_others(place, target, without=(old, target))
         rejoined, problem = _try_rejoin(place, target, old)
         synchronous.tend(place.nodes, target.conninfo(place.url), patient=False)
+        handovers.forget(place.nodes)
     return Promotion(
         kind="switchover",
         promoted=target.name,
@@ -102,12 +111,55 @@ def switchover(place: Place, name: str, epochs: EpochFile | None = None) -> Prom
         epoch=led.epoch,
         timeline=led.timeline,
         lost_bytes=0,
-        write_gap_seconds=round(led.first_write - gap_started, 3),
+        write_gap_seconds=round((led.first_write_at - handover.began_at).total_seconds(), 3),
         rejoined=rejoined,
         rejoin_failed=problem,
         started_at=started_at,
         duration_seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _taken_up(place: Place, target: Node) -> Handover | None:
+    """What is to be ended of a switchover that was killed; one that can be taken back is. Raises ReplicaError."""
+    handover = handovers.under_way(place.nodes)
+    if handover is None:
+        return None
+    if not handover.is_promoting:
+        _take_back(place, handover)
+        return None
+    if handover.target != target.name:
+        raise ReplicaError(
+            f"{handover.described()} has not ended: `depot-ops replica switchover {handover.target}` ends it first"
+        )
+    others = [node for node in place.nodes.all() if node.name not in (handover.old, handover.target)]
+    for other in others:
+        if ask(other.conninfo(place.url)) is Answer.WRITABLE:
+            raise Refused(f"{other.name} takes writes: {target.name} is not promoted beside it")
+    return handover
+
+
+def _take_back(place: Place, handover: Handover) -> None:
+    """Make the old primary what it was: nothing was promoted."""
+    old, nodes = place.nodes.get(handover.old), place.nodes
+    for node in nodes.all():
+        if node.name != old.name and ask(node.conninfo(place.url)) is Answer.WRITABLE:
+            raise Refused(f"{node.name} takes writes after {handover.described()}: find out who promoted it")
+    server = place.server(old)
+    with nodes.held(old.name, wait_seconds=CAUGHT_UP_SECONDS):
+        synchronous.restore(nodes, handover.synchronous)
+        if ask(old.conninfo(place.url)) is not Answer.WRITABLE:
+            server.stop()
+        server.may_be_primary()
+        if not old.supervised and not server.is_running():
+            server.start()
+    wait_until(
+        lambda: ask(old.conninfo(place.url)) is Answer.WRITABLE,
+        PROMOTE_SECONDS,
+        f"{old.name} was to be the primary again, and takes no writes: see its log",
+    )
+    with connected(old.conninfo(place.url)) as primary:
+        _take_writes_again(primary)
+    handovers.forget(nodes)
 
 
 def _prepared(place: Place, target: Node) -> tuple[Node, PrimaryFacts]:
@@ -145,9 +197,12 @@ def depot_at(place: Place, node: Node) -> str:
     return make_conninfo(node.conninfo(place.url), dbname=DATABASE)
 
 
-def hand_over(place: Place, old: Node, facts: PrimaryFacts, target: Node) -> None:
+def hand_over(place: Place, old: Node, facts: PrimaryFacts, target: Node) -> Handover:
     """The old primary stopped, and the standby with its last byte; else it is the primary again, and this raises."""
-    with _given_back(place, old):
+    before = synchronous.recorded(place.nodes)
+    handover = Handover(old=old.name, target=target.name, began_at=datetime.now(UTC), synchronous=before)
+    handovers.save(place.nodes, handover)
+    with _given_back(place, handover):
         with connected(old.conninfo(place.url)) as primary:
             _drain(primary)
         fenced = fence(place.server(old))
@@ -156,27 +211,34 @@ def hand_over(place: Place, old: Node, facts: PrimaryFacts, target: Node) -> Non
         if not fenced.control.is_clean:
             raise ReplicaError(f"{old.name} did not shut down cleanly: whether {target.name} has all is not proved")
         end = fenced.end_of_log(fenced.control.checkpoint_lsn)
+        if end is None:
+            raise ReplicaError(f"where the log of {old.name} ends could not be read: {target.name} may lack of it")
         with connected(target.conninfo(place.url)) as standby:
             wait_until(
                 lambda: received(standby)[2] >= end,
                 LAST_BYTE_SECONDS,
                 f"{target.name} did not get the last of {old.name}, up to {format_lsn(end)}",
             )
+        synchronous.hand_on(place.nodes, place.url, target, [old, *_others(place, old, target)])
+    return handovers.save(place.nodes, handover.model_copy(update={"is_promoting": True}))
 
 
 @contextmanager
-def _given_back(place: Place, old: Node) -> Iterator[None]:
+def _given_back(place: Place, handover: Handover) -> Iterator[None]:
     """When the block raises, the old primary is what it was."""
     try:
         yield
     except BaseException:
+        old = place.nodes.get(handover.old)
         server = place.server(old)
+        synchronous.restore(place.nodes, handover.synchronous)
         server.may_be_primary()
         if server.is_running():
             with connected(old.conninfo(place.url)) as primary:
-                primary.execute("SELECT pg_reload_conf()")
+                _take_writes_again(primary)
         elif not old.supervised:
             server.start()
+        handovers.forget(place.nodes)
         raise
 
 
@@ -190,7 +252,12 @@ def _drain(primary: psycopg.Connection[Any]) -> None:
             time.sleep(POLL_SECONDS)
     finally:
         # In the file only: the server keeps refusing until it stops or is told to read it.
-        primary.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        primary.execute(_WRITES_ALLOWED)
+
+
+def _take_writes_again(primary: psycopg.Connection[Any]) -> None:
+    primary.execute(_WRITES_ALLOWED)
+    primary.execute("SELECT pg_reload_conf()")
 
 
 def received(standby: psycopg.Connection[Any]) -> tuple[bool, int, int]:
@@ -205,7 +272,7 @@ def received(standby: psycopg.Connection[Any]) -> tuple[bool, int, int]:
 class _Led:
     epoch: int
     timeline: int
-    first_write: float
+    first_write_at: datetime
 
 
 def _promote(place: Place, target: Node, reason: str, epochs: EpochFile | None) -> _Led:
@@ -213,20 +280,26 @@ def _promote(place: Place, target: Node, reason: str, epochs: EpochFile | None) 
     with connected(depot_at(place, target)) as connection:
         make_writable(connection, target)
         epoch = begin_epoch(connection, target.name, reason, epochs)
-        first_write = time.monotonic()
+        first_write_at = datetime.now(UTC)
         timeline = settle(place, connection, target)
-    return _Led(epoch, timeline, first_write)
+    return _Led(epoch, timeline, first_write_at)
 
 
 def make_writable(connection: psycopg.Connection[Any], target: Node) -> None:
-    """Promote it, and wait for its end. Raises ReplicaError."""
-    connection.execute("SELECT pg_promote(false)")
+    """Promote it, unless it was, and wait for its end. Raises ReplicaError."""
+    if _is_in_recovery(connection):
+        connection.execute("SELECT pg_promote(false)")
     deadline = time.monotonic() + PROMOTE_SECONDS
-    while (row := connection.execute(_IN_RECOVERY).fetchone()) and row[0]:
+    while _is_in_recovery(connection):
         if time.monotonic() > deadline:
             raise ReplicaError(f"{target.name} was told to promote and did not within {PROMOTE_SECONDS} s: see its log")
         connection.execute(_WAKE_SUMMARIZER)
         time.sleep(PROMOTE_POLL_SECONDS)
+
+
+def _is_in_recovery(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute(_IN_RECOVERY).fetchone()
+    return bool(row and row[0])
 
 
 def settle(place: Place, connection: psycopg.Connection[Any], target: Node) -> int:

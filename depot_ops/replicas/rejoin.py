@@ -1,7 +1,10 @@
 """A server that was the primary becomes a standby of the new one: as it is, rewound, or copied anew."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
@@ -77,8 +80,8 @@ def rejoin_node(place: Place, leader: Node, node: Node) -> Rejoined:
 def _made_follower(place: Place, primary: psycopg.Connection[Any], leader: Node, server: Server) -> Way:
     node = server.node
     with place.nodes.held(node.name, wait_seconds=PROOF_TIMEOUT_SECONDS):
-        if place.nodes.half_rewound(node).exists():
-            raise RewindFailed(f"a rewind of {node.data} failed before")
+        if place.nodes.is_half_rewound(node.name):
+            raise RewindFailed(f"a rewind of {node.data} failed or was interrupted before")
         server.stay_standby()
         server.stop()
         control, facts = server.control(), facts_of_primary(primary)
@@ -94,23 +97,31 @@ def _made_follower(place: Place, primary: psycopg.Connection[Any], leader: Node,
 
 def _rewound(place: Place, primary: psycopg.Connection[Any], leader: Node, server: Server) -> Way:
     """Take back what the new primary does not have. Raises RewindFailed."""
-    if not server.control().is_clean:
-        _recover_alone(server)
-    primary.execute("CHECKPOINT")
     marker = place.nodes.half_rewound(server.node)
+    if not server.control().is_clean:
+        with _marked(marker):
+            _recover_alone(server)
+    primary.execute("CHECKPOINT")
+    options = [f"--target-pgdata={server.data}", "--source-server=dbname=postgres", "--no-ensure-shutdown"]
+    options += ["--restore-target-wal"] if place.archive else []
+    with _marked(marker):
+        done = server.run("pg_rewind", *options, url=leader.conninfo(place.url))
+        if done.returncode != 0:
+            raise RewindFailed(f"pg_rewind failed on {server.data}: {done.stderr.strip()}")
+        # It took over the source's files, which is no standby and listens elsewhere.
+        server.stay_standby()
+        server.configure(place.settings(server.node, leader.port, leader.host))
+    return Way.STRAIGHT if "no rewind required" in done.stderr + done.stdout else Way.REWIND
+
+
+@contextmanager
+def _marked(marker: Path) -> Iterator[None]:
+    """The marker outlives us: until the block has ended well nobody starts the node, or rewinds it again."""
     marker.touch(mode=0o600)
     fsync(marker)
     fsync(marker.parent)
-    options = [f"--target-pgdata={server.data}", "--source-server=dbname=postgres", "--no-ensure-shutdown"]
-    options += ["--restore-target-wal"] if place.archive else []
-    done = server.run("pg_rewind", *options, url=leader.conninfo(place.url))
-    if done.returncode != 0:
-        raise RewindFailed(f"pg_rewind failed on {server.data}: {done.stderr.strip()}")
-    # It took over the source's files, which is no standby and listens elsewhere.
-    server.stay_standby()
-    server.configure(place.settings(server.node, leader.port, leader.host))
+    yield
     marker.unlink()
-    return Way.STRAIGHT if "no rewind required" in done.stderr + done.stdout else Way.REWIND
 
 
 def _recover_alone(server: Server) -> None:

@@ -37,7 +37,7 @@ class ShutdownMode(StrEnum):
     IMMEDIATE = "immediate"
 
 
-STOP_TIMEOUT_SECONDS = {ShutdownMode.FAST: 30, ShutdownMode.IMMEDIATE: 5}
+STOP_TIMEOUT_SECONDS = {ShutdownMode.FAST: 30, ShutdownMode.IMMEDIATE: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +157,21 @@ class Server:
         )
 
     @contextmanager
-    def reading(self, program: str, *arguments: str) -> Iterator[IO[str]]:
-        """As `run`, for what may write more than fits into memory. How it ends is not looked at."""
+    def reading(self, program: str, *arguments: str) -> Iterator[tuple[IO[str], IO[str]]]:
+        """As `run`, for what may write more than fits into memory: its output, to be read first, and its complaints."""
         with subprocess.Popen(
             [self.binaries.path(program), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
             cwd="/",
             env=client_environment(),
             **self.account.process_owner(),
         ) as process:
             assert process.stdout is not None
-            yield process.stdout
+            assert process.stderr is not None
+            yield process.stdout, process.stderr
 
     def configure(self, settings: Mapping[str, str]) -> None:
         """Replace what this package sets, which comes last in postgresql.conf. A running server has to be told."""

@@ -3,8 +3,9 @@
 import psycopg
 
 from depot_ops.evidence import Figures, Finding, Status
+from depot_ops.replicas import handover as handovers
 from depot_ops.replicas.create import Place
-from depot_ops.replicas.nodes import ReplicaError
+from depot_ops.replicas.nodes import Nodes, ReplicaBusy, ReplicaError
 from depot_ops.replicas.streaming import connected
 
 CHECK = "single_primary"
@@ -25,10 +26,13 @@ def check_single_primary(place: Place) -> Finding:
                 continue
             if row and row[0]:
                 writable.append(node.name)
+        left_over = _left_over(place.nodes)
     except ReplicaError as error:
         return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error))
     figures: Figures = {"writable_nodes": len(writable), "silent_nodes": len(silent)}
     status, detail = _judged(writable, silent)
+    if left_over and status is not Status.UNKNOWN:
+        status, detail = Status.UNHEALTHY, f"{detail}; {left_over}"
     return Finding(check=CHECK, status=status, detail=detail, figures=figures)
 
 
@@ -41,3 +45,17 @@ def _judged(writable: list[str], silent: list[str]) -> tuple[Status, str]:
     if not writable:
         return Status.UNHEALTHY, "no node takes writes: start the primary, or promote a standby"
     return Status.HEALTHY, f"{writable[0]} alone takes writes"
+
+
+def _left_over(nodes: Nodes) -> str | None:
+    """A switchover that nobody is at: where it was killed, writes may be refused."""
+    if handovers.under_way(nodes) is None:
+        return None
+    try:
+        with nodes.locked():
+            handover = handovers.under_way(nodes)
+    except ReplicaBusy:
+        return None
+    if handover is None:
+        return None
+    return f"{handover.described()} was interrupted: `depot-ops replica switchover {handover.target}` takes it up"

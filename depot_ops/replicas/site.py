@@ -10,6 +10,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from depot_api.epochs import FILE_NAME, EpochFile
+from depot_ops.evidence import Finding, Status
 from depot_ops.postgres.accounts import AccountError, ServerAccount, runnable_binaries, server_account
 from depot_ops.postgres.binaries import Binaries, BinariesNotFound, find_binaries
 from depot_ops.replicas.create import Place
@@ -21,7 +22,9 @@ from depot_ops.replicas.streaming import connected
 from depot_ops.replicas.watch import known_nodes
 from depot_ops.settings import FailoverProvider, FailoverSettings, PatroniSettings, ReplicaSettings, load
 
-WATCH_SECONDS = 4.0
+# A tick that lasts five seconds or more misses the daemon's next one; calling it takes some of that.
+WATCH_SECONDS = 4.2
+ASSISTED = "assisted_failover"
 _SYSTEM_IDENTIFIER = "SELECT system_identifier FROM pg_control_system()"
 
 
@@ -84,8 +87,8 @@ def _programs() -> tuple[ServerAccount, Binaries]:
 
 def patience_of(settings: FailoverSettings) -> Patience:
     """Between two ticks, five seconds apart, nobody looks: a tick lasts for most of that."""
-    interval, looks = settings.failover_interval_seconds, settings.failover_looks
-    return Patience(settings.failover_failures, looks, interval, watch_seconds=min(WATCH_SECONDS, looks * interval))
+    looks, interval = settings.failover_looks, settings.failover_interval_seconds
+    return Patience(settings.failover_failures, looks, interval, watch_seconds=WATCH_SECONDS)
 
 
 def terms_of(settings: FailoverSettings) -> Terms:
@@ -97,8 +100,18 @@ def epochs_of(settings: FailoverSettings | PatroniSettings) -> EpochFile | None:
     return EpochFile(path / FILE_NAME) if path else None
 
 
-def why_not(settings: FailoverSettings, place: Place) -> str | None:
-    """Why nothing is promoted by itself here; None when it may be.
+def check_assisted(settings: FailoverSettings) -> Finding:
+    """Whether a lost primary would be replaced, where that is wanted. Raises ReplicaError."""
+    if not settings.assisted_failover:
+        return Finding(check=ASSISTED, status=Status.HEALTHY, detail="it is off: a lost primary is only told")
+    if reason := why_not(settings, place_of(settings)):
+        detail = f"it is wanted, and nothing would be promoted: {reason}"
+        return Finding(check=ASSISTED, status=Status.UNHEALTHY, detail=detail)
+    return Finding(check=ASSISTED, status=Status.HEALTHY, detail="it is on")
+
+
+def why_not(settings: FailoverSettings, place: Place, depot: int | None = None) -> str | None:
+    """Why nothing is promoted by itself here; None when it may be. `depot`: its system identifier, where it is known.
 
     Dagster's storage on the depot's own server is lost together with the primary, and with it the sensor.
     """
@@ -108,10 +121,12 @@ def why_not(settings: FailoverSettings, place: Place) -> str | None:
         return "DAGSTER_PG_URL is not set: nobody can tell whether Dagster's storage is on the depot's server"
     url = settings.dagster_pg_url.get_secret_value().replace("postgresql+psycopg2://", "postgresql://", 1)
     storage = _system_identifier(url)
-    depot = next((found for node in place.nodes.all() if (found := _system_identifier(node.conninfo(place.url)))), None)
+    if depot is None:
+        found = (_system_identifier(node.conninfo(place.url)) for node in place.nodes.all())
+        depot = next((one for one in found if one is not None), None)
     if storage is None or depot is None:
         which = "Dagster's storage" if storage is None else "no node of the depot"
-        return f"{which} says which cluster it is: nobody can tell whether they are one server. Reload when both answer"
+        return f"{which} says which cluster it is: nobody can tell whether they are one server"
     if storage == depot:
         return (
             f"Dagster's storage is on the depot's own server (cluster {depot}), and would be lost with it: promotion"

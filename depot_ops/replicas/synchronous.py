@@ -5,7 +5,9 @@ nodes, is widened before the primary is told and narrowed only when the primary 
 so that whoever promotes after a crash at any moment can rely on it. Nobody is a member while the mode is degraded.
 """
 
+import re
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +33,9 @@ ESTABLISH_SECONDS = 10.0
 RELOAD_SECONDS = 10.0
 LOCK_SECONDS = 30.0
 POLL_SECONDS = 0.02
+STAMP_SECONDS = 5.0
+# Nobody has looked after a record for so long: what it says may be of another time.
+STALE_SECONDS = 60.0
 
 _SETTINGS = "SELECT current_setting('synchronous_standby_names'), current_setting('synchronous_commit')"
 _POSITION = "SELECT pg_current_wal_flush_lsn()::text"
@@ -83,6 +88,8 @@ class Synchronous(BaseModel):
     lost_since: AwareDatetime | None = None
     """Since when a member has confirmed nothing."""
     degraded: Degraded | None = None
+    tended_at: AwareDatetime | None = None
+    """When somebody last looked after it, to within STAMP_SECONDS."""
 
     def with_(self, **changed: Any) -> "Synchronous":
         return self.model_copy(update=changed)
@@ -154,7 +161,7 @@ def _tend(nodes: Nodes, url: str, patient: bool) -> Synchronous:
     lost = set(record.members) - set(confirming) - {leader.name}
     is_well = bool(confirming) and not lost
     lost_since = None if is_well else record.lost_since or datetime.now(UTC)
-    record = _save(nodes, record.with_(lost_since=lost_since))
+    record = _save(nodes, _stamped(record.with_(lost_since=lost_since)))
     passed = (datetime.now(UTC) - lost_since).total_seconds() if lost_since else 0.0
     gives_up = not patient or passed >= record.degrade_after_seconds
     if confirming and (is_well or gives_up):
@@ -164,6 +171,14 @@ def _tend(nodes: Nodes, url: str, patient: bool) -> Synchronous:
     if record.policy is Policy.DEGRADE and gives_up and record.degraded is None:
         return _degrade(nodes, url, record, "no standby confirms")
     return record
+
+
+def _stamped(record: Synchronous) -> Synchronous:
+    """Now and then only: a watcher looks every second, and each record is on disk before it goes on."""
+    now = datetime.now(UTC)
+    if record.tended_at is not None and (now - record.tended_at).total_seconds() < STAMP_SECONDS:
+        return record
+    return record.with_(tended_at=now)
 
 
 def release(nodes: Nodes, url: str, node: Node, *, comes_back: bool = False) -> None:
@@ -261,6 +276,12 @@ def _hand_on(nodes: Nodes, url: str, target: Node, successors: list[Node]) -> No
     _tell(target.conninfo(url), _rendered(waits_for), record.commit)
 
 
+def restore(nodes: Nodes, record: Synchronous) -> None:
+    """After `hand_on`, when nothing was promoted: the old primary waits for whom it waited for before."""
+    with nodes.tended(LOCK_SECONDS):
+        _save(nodes, record)
+
+
 # The primary's settings ---------------------------------------------------------------------------------------------
 
 
@@ -332,33 +353,61 @@ def _confirming(
 # What it is now -----------------------------------------------------------------------------------------------------
 
 
-def check_synchronous(nodes: Nodes) -> Finding:
-    """Healthy where the mode is off, and where a standby has every acknowledged commit."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the primary itself says."""
+
+    leader: str
+    waits_for: tuple[str, ...]
+    confirming: tuple[str, ...]
+
+
+def check_synchronous(nodes: Nodes, url: str) -> Finding:
+    """Healthy where the mode is off, and where a standby has every acknowledged commit, by the primary's own word."""
     try:
         record = recorded(nodes)
-    except ReplicaError as error:
-        return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error))
+        seen = None if record.policy is Policy.OFF else _seen(nodes, url, record)
+    except (ReplicaError, psycopg.Error) as error:
+        return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error).strip())
     figures: Figures = {"policy": str(record.policy), "members": len(record.members)}
-    status, detail = judged(record)
+    status, detail = judged(record, seen)
     return Finding(check=CHECK, status=status, detail=detail, figures=figures)
 
 
-def judged(record: Synchronous) -> tuple[Status, str]:
-    if record.policy is Policy.OFF:
+def _seen(nodes: Nodes, url: str, record: Synchronous) -> Seen:
+    names, _ = _told(url)
+    with connected(url) as primary:
+        leader = _leader(nodes, primary)
+        members = list(record.members)
+        confirming = _confirming(primary, members, record.commit, _position(primary), CONFIRM_SECONDS, enough=1)
+    return Seen(leader.name, tuple(re.findall(r'"([^"]+)"', names)), tuple(confirming))
+
+
+def judged(record: Synchronous, seen: Seen | None) -> tuple[Status, str]:
+    if record.policy is Policy.OFF or seen is None:
         return Status.HEALTHY, "commits wait for no standby: a failover may lose the last of them"
+    if problem := _problem(record, seen):
+        return Status.UNHEALTHY, problem
+    if record.tended_at is None or (datetime.now(UTC) - record.tended_at).total_seconds() > STALE_SECONDS:
+        since = f"since {record.tended_at:%Y-%m-%d %H:%M:%S %Z}" if record.tended_at else "yet"
+        return Status.UNKNOWN, f"nobody has looked after the mode {since}: run `depot-ops replica keep-synchronous`"
+    return Status.HEALTHY, f"every acknowledged commit is on one of: {', '.join(record.members)}"
+
+
+def _problem(record: Synchronous, seen: Seen) -> str | None:
     if record.degraded:
-        return Status.UNHEALTHY, (
+        return (
             f"degraded since {record.degraded.since:%Y-%m-%d %H:%M:%S %Z} from {record.degraded.from_lsn} on"
             f" ({record.degraded.reason}): what is acknowledged is on the primary only. Bring a standby back"
         )
     if record.lost_since:
-        return Status.UNHEALTHY, (
+        return (
             f"a standby confirms nothing since {record.lost_since:%Y-%m-%d %H:%M:%S %Z}: if it is the only one, writes"
             " wait. See its log"
         )
-    if not record.members:
-        return (
-            Status.UNHEALTHY,
-            "no standby was proved to be in sync: does `depot-ops replica keep-synchronous` run?",
-        )
-    return Status.HEALTHY, f"every acknowledged commit is on one of: {', '.join(record.members)}"
+    if not set(record.members) - {seen.leader}:
+        return "no standby was proved to be in sync: does `depot-ops replica keep-synchronous` run?"
+    members = ", ".join(record.members)
+    if not seen.waits_for or not set(seen.waits_for) <= set(record.members):
+        return f"the primary waits for {', '.join(seen.waits_for) or 'nobody'} instead of {members}: set the mode anew"
+    return None if seen.confirming else f"none of {members} confirms: writes wait. See their logs"

@@ -7,10 +7,12 @@ from pydantic import BaseModel, ConfigDict
 
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync
 from depot_ops.postgres.wal.content import BadWalFile
-from depot_ops.postgres.wal.names import WalName, format_lsn, parse_wal_name
+from depot_ops.postgres.wal.names import WalName, format_lsn
 from depot_ops.replicas.fencing import Fenced
 from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.server import Server
+
+UNKNOWN_END = "where its log ends could not be read: everything from the fork on is kept"
 
 
 class Tail(BaseModel):
@@ -36,17 +38,18 @@ def keep_tail(server: Server, fork: int, system_identifier: int, directory: Path
     tail = Tail(node=server.node.name)
     try:
         control = server.control()
-        end = Fenced(server, control).end_of_log(fork)
-        first, behind = fork // control.segment_size_bytes, -(-end // control.segment_size_bytes)
+        fenced = Fenced(server, control)
+        end, segments = fenced.end_of_log(fork), fenced.segments()
+        first = fork // control.segment_size_bytes
+        # Where nobody knows the end, everything may be behind the fork.
+        behind = max(segments, default=0) + 1 if end is None else -(-end // control.segment_size_bytes)
         log = server.data / "pg_wal"
-        names = [name for path in log.iterdir() if (name := parse_wal_name(path.name))]
-        own = [name for name in names if name.is_whole_segment and name.timeline == control.timeline]
-        numbers = {name: name.segment_number(control.segment_size_bytes) for name in own}
-        lost = sorted(name.name for name in own if end > fork and first <= numbers[name] < behind)
-        tail = tail.model_copy(update={"end_lsn": format_lsn(end)})
+        lost = [segments[number].name for number in sorted(segments) if end != fork and first <= number < behind]
+        told = {"problem": UNKNOWN_END} if end is None else {"end_lsn": format_lsn(end)}
+        tail = tail.model_copy(update=told)
         if lost:
             tail = tail.model_copy(update={"kept": _copied(log, lost, directory), "directory": directory})
-        waiting = [name for name in own if numbers[name] < first and _is_waiting(log, name)]
+        waiting = [name for number, name in segments.items() if number < first and _is_waiting(log, name)]
         if archive is not None:
             store = WalArchive(archive, system_identifier)
             for name in waiting:

@@ -29,7 +29,10 @@ class Watched:
 
     @classmethod
     def gone(cls, name: str) -> "Watched":
-        reason = f"no server {name} is known any more: reload the definitions"
+        return cls.unknown(name, f"no server {name} is known any more: reload the definitions")
+
+    @classmethod
+    def unknown(cls, name: str, reason: str) -> "Watched":
         return cls(name, ReplicaHealth(replica=name, status=ReplicaStatus.UNKNOWN, reason=reason))
 
     def finding(self) -> Finding:

@@ -196,6 +196,37 @@ def test_a_text_that_was_merged_is_a_choice_like_others(merging):
     assert content.content == b"2 and 3"
 
 
+def test_an_executor_settles_texts_of_its_own_merge_only(merging, new_merging):
+    def conflicted(one) -> dict:
+        typemap = {"rules": [{"pattern": "*.ini", "mergeable": True}]}
+        one.ok("PUT", f"/projects/{one.project.id}/typemap", json=typemap)
+        one.submit("main", [["add", "a.ini", "1"], ["add", "b.bin", "1"]])
+        one.branch("dev")
+        one.submit("dev", [["edit", "a.ini", "2"], ["edit", "b.bin", "2"]])
+        one.submit("main", [["edit", "a.ini", "3"], ["edit", "b.bin", "3"]])
+        return one.begin("dev", "main")
+
+    elsewhere = new_merging()
+    theirs = conflicted(elsewhere)
+    elsewhere.step(elsewhere.claim(theirs))
+    ours = conflicted(merging)
+    job = merging.claim(ours)
+    merging.step(job)
+
+    def put(job: dict, conflict: dict) -> int:
+        url = f"/merge-jobs/{job['id']}/texts/{conflict['id']}"
+        return merging.http.put(url, params={"fencing_number": job["fencing_number"]}, content=b"mine").status_code
+
+    assert put(job, elsewhere.conflicts(theirs)["a.ini"]) == 404
+    assert put(job, merging.conflicts(ours)["b.bin"]) == 422
+    merging.step(job, texts_tried=True)
+    staging = merging.claim(ours)
+    assert staging["job_type"] == "conflict_staging"
+    assert put(staging, merging.conflicts(ours)["a.ini"]) == 422
+    for one, merge in ((merging, ours), (elsewhere, theirs)):
+        assert {conflict["resolution"] for conflict in one.conflicts(merge).values()} == {None}
+
+
 def test_the_lease_ends_by_itself(merging, begun):
     job = merging.claim(begun, lease_seconds=1)
     deadline = time.monotonic() + 20

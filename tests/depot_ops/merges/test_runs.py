@@ -9,6 +9,7 @@ import psycopg
 import pytest
 import yaml
 from dagster import DagsterEvent, DagsterEventType
+from dagster._utils.tags import TagConcurrencyLimitsCounter
 
 from depot_ops import merge_runs
 from depot_ops.definitions import defs
@@ -202,7 +203,27 @@ def test_a_depot_that_is_gone_fails_the_run(api, instance, monkeypatch):
     assert "cannot be reached" in why_it_failed(instance, result)
 
 
-def test_runs_into_one_branch_wait_for_each_other():
+def test_a_merge_that_has_a_run_gets_no_second_one(api, instance):
+    merging, merge = begin_with_texts(api)
+    [request] = requests(instance, merge)
+    run_id = started(instance, request)
+    with psycopg.connect(api.owner_url) as owner:
+        owner.execute(
+            "UPDATE merge_jobs SET available_at = available_at - %s WHERE merge_id = %s",
+            (timedelta(minutes=3), merge["id"]),
+        )
+    assert requests(instance, merge) == []
+    instance.report_run_failed(instance.get_run_by_id(run_id))
+    assert len(requests(instance, merge)) == 1
+    merging.http.close()
+
+
+def test_runs_into_one_branch_wait_for_each_other(api, instance):
+    _, merge = begin_with_texts(api)
+    [request] = requests(instance, merge)
     settings = yaml.safe_load((REPOSITORY / "dagster_home/dagster.yaml").read_text())
-    limits = settings["concurrency"]["runs"]["tag_concurrency_limits"]
-    assert {"key": TARGET_BRANCH, "value": {"applyLimitPerUniqueValue": True}, "limit": 1} in limits
+    first, second = (instance.get_run_by_id(started(instance, request)) for _ in range(2))
+    elsewhere = second.with_tags({**second.tags, TARGET_BRANCH: "another"})
+    counter = TagConcurrencyLimitsCounter(settings["concurrency"]["runs"]["tag_concurrency_limits"], [first])
+    assert counter.is_blocked(second)
+    assert not counter.is_blocked(elsewhere)

@@ -7,17 +7,20 @@ import sys
 import dagster as dg
 
 from depot_ops.replicas.server import ShutdownMode
+from depot_ops.replicas.watch import LAG
 from depot_ops.resources import Replicas
 from depot_ops.sensors import replica_sensors
+from depot_ops.settings import FailoverProvider
 
 
-def tick(pair):
-    """One tick of the sensor: figures and the check's answer, by node."""
-    (sensor,) = replica_sensors([node.name for node in pair.place.nodes.all()])
+def tick(pair, names=("primary", "standby")):
+    """One tick of the sensor: figures and the lag's check by node, and the checks of them all by name."""
+    (sensor,) = replica_sensors(FailoverProvider.ASSISTED, names)
     context = dg.build_sensor_context(resources={"replicas": Replicas(url=pair.place.url)})
     events = sensor(context).asset_events
     observed = {event.asset_key.path[-1]: event for event in events if isinstance(event, dg.AssetObservation)}
-    judged = {event.asset_key.path[-1]: event for event in events if isinstance(event, dg.AssetCheckEvaluation)}
+    checks = [event for event in events if isinstance(event, dg.AssetCheckEvaluation)]
+    judged = {one.asset_key.path[-1] if one.check_name == LAG else one.check_name: one for one in checks}
     return observed, judged
 
 
@@ -28,7 +31,9 @@ def test_every_server_is_observed_and_a_broken_stream_is_red_and_not_zero(pair, 
     assert {name: event.passed for name, event in judged.items()} == {
         "primary": True,
         "standby": True,
-        "writable_primary": True,
+        "single_primary": True,
+        "synchronous_replication": True,
+        "assisted_failover": True,
     }
     assert observed["standby"].metadata["lag_bytes"].value == 0
     assert observed["standby"].metadata["lag_seconds"].value < 60
@@ -38,9 +43,17 @@ def test_every_server_is_observed_and_a_broken_stream_is_red_and_not_zero(pair, 
     observed, judged = tick(pair)
     assert not judged["standby"].passed
     assert not judged["primary"].passed
-    assert not judged["writable_primary"].passed
+    assert not judged["single_primary"].passed
     assert "lag_bytes" not in observed["standby"].metadata
     assert "lag_seconds" not in observed["standby"].metadata
+
+    broken = pair.place.nodes.directory / "broken.json"
+    broken.write_text("{")
+    try:
+        _, judged = tick(pair)
+    finally:
+        broken.unlink()
+    assert judged["standby"].metadata["status"].value == judged["primary"].metadata["status"].value == "unknown"
 
 
 def test_definitions_with_nodes(pair):

@@ -11,12 +11,14 @@ import time
 import psycopg
 import pytest
 
+from depot_ops.replicas import rejoin as rejoining
 from depot_ops.replicas.create import create
 from depot_ops.replicas.failover import promote
+from depot_ops.replicas.loss import Answer, is_standby
 from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.rejoin import Way, rejoin
-from depot_ops.replicas.server import STOP_TIMEOUT_SECONDS, ShutdownMode, wait_until
+from depot_ops.replicas.server import STOP_TIMEOUT_SECONDS, Server, ShutdownMode, wait_until
 from depot_ops.reports.failovers import newest_document
 
 
@@ -30,7 +32,12 @@ def streams(replicated, name: str) -> bool:
     return replicated.query(name, "SELECT status FROM pg_stat_wal_receiver") == [("streaming",)]
 
 
-def test_a_primary_that_was_killed(replicated):
+def recover_and_die(server: Server) -> None:
+    server.may_be_primary()
+    raise KeyboardInterrupt
+
+
+def test_a_primary_that_was_killed(replicated, monkeypatch):
     writer = replicated.writer()
     wait_until(lambda: len(writer.acknowledged) > 50, 20, "nobody writes")
     kill_9(replicated, "primary")
@@ -56,10 +63,16 @@ def test_a_primary_that_was_killed(replicated):
     assert streams(replicated, "primary")
     assert {number for (number,) in replicated.query("primary", "SELECT number FROM written")} == kept
 
-    replicated.place.nodes.half_rewound(replicated.node("primary")).touch()  # as if a rewind had failed
+    # A rejoin is killed while the old primary recovers alone, without the signal: nobody may start it.
+    replicated.server("primary").stop(ShutdownMode.IMMEDIATE)
+    monkeypatch.setattr(rejoining, "_recover_alone", recover_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        rejoin(replicated.place, "primary")
+    assert replicated.place.nodes.is_half_rewound("primary")
+    assert not is_standby(replicated.place, replicated.node("primary"), Answer.SILENT)
     assert rejoin(replicated.place, "primary").way is Way.REBUILD
     assert streams(replicated, "primary")
-    assert not replicated.place.nodes.half_rewound(replicated.node("primary")).exists()
+    assert not replicated.place.nodes.is_half_rewound("primary")
 
 
 def test_a_diverged_primary_is_bounded_refused_and_rewound(replicated):

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
+from depot_ops.postgres.standby import ask_standby
 from depot_ops.replicas.health import Limits, ReplicaStatus, check_replica
 from depot_ops.replicas.server import ShutdownMode, wait_until
 
@@ -58,6 +60,18 @@ def test_behind_in_seconds_counts_from_the_oldest_beat_that_did_not_arrive(pair,
     assert health.status is ReplicaStatus.LAGGING
     assert 1.2 <= health.lag_seconds < 10
     assert health.heartbeat_age_seconds > health.lag_seconds
+
+
+def test_what_streams_from_elsewhere_or_on_another_timeline_is_not_healthy(pair, monkeypatch):
+    module = "depot_ops.replicas.health"
+    assert check(pair).status is ReplicaStatus.HEALTHY
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{module}._standby_facts", lambda _: ("depot_nobody", 1, "0/0"))
+        health = check(pair)
+        assert (health.status, "is missing" in health.reason) == (ReplicaStatus.DISCONNECTED, True)
+    monkeypatch.setattr(f"{module}.ask_standby", lambda url: replace(ask_standby(url), timeline=7))
+    health = check(pair)
+    assert (health.status, "timeline 7" in health.reason) == (ReplicaStatus.DISCONNECTED, True)
 
 
 def test_without_the_primary_s_address_only_bytes_are_known(pair):

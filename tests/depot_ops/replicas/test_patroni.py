@@ -39,7 +39,7 @@ from depot_ops.replicas.site import member_names, patroni_of
 from depot_ops.replicas.watch import Watched
 from depot_ops.resources import Replicas
 from depot_ops.sensors import replica_sensors
-from depot_ops.settings import PatroniSettings, SettingsError, load
+from depot_ops.settings import FailoverProvider, PatroniSettings, SettingsError, load
 from tests.depot_ops.replicas.conftest import PASSWORD
 from tests.depot_ops.replicas.patroni_nodes import NAMES, REST_PASSWORD, USERNAME, PatroniNodes, patroni_nodes
 from tests.depot_ops.replicas.test_service import Service, running_service
@@ -125,7 +125,7 @@ def test_list_check_switchover(nodes, environment):
 
 def test_dagster_watches_and_nothing_of_ours_promotes(nodes, environment):
     names = list(member_names(load(PatroniSettings)).values())
-    (sensor,) = replica_sensors(names)
+    (sensor,) = replica_sensors(FailoverProvider.PATRONI, names)
     context = dg.build_sensor_context(resources={"replicas": Replicas(url=nodes.url())})
     events = sensor(context).asset_events
     judged = {

@@ -80,7 +80,7 @@ def running_service(url: str, owner_url: str, directory: Path) -> Iterator[Servi
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     made = Service(f"http://127.0.0.1:{port}", token, directory / "storage")
     try:
-        wait_until(made.is_ready, 30, f"the service does not start: {(directory / 'api.log').read_text()}")
+        wait_until(made.is_ready, 90, f"the service does not start: {(directory / 'api.log').read_text()}")
         yield made
     finally:
         process.terminate()
@@ -142,3 +142,26 @@ def test_it_follows_and_never_goes_back(replicated, service):
     assert service.create_project("before-adoption").status_code == 503
     assert adopt(replicated.place, epochs, "restored on purpose") == 8
     write_until_done(service, "adopted")
+
+
+def test_depot_submit_rides_through_a_failover(replicated, service, tmp_path):
+    """Nobody does anything about it: the command waits, and its change is there once."""
+    write_until_done(service, "game")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "hero.png").write_bytes(b"1")
+    signed_in = {"DEPOT_URL": service.url, "DEPOT_TOKEN": service.token, "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    command = [sys.executable, "-c", "from depot_api.cli import main; main()", "submit", source]
+    replicated.server("primary").stop(ShutdownMode.IMMEDIATE)
+    with subprocess.Popen(
+        [*command, "-p", "game", "-b", "main", "-m", "through"],
+        env={**os.environ, **signed_in},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as submitting:
+        log = tmp_path / "api.log"
+        wait_until(lambda: "database error" in log.read_text(), 30, "it was refused nothing")
+        promote(replicated.place, "standby")
+        _, complaints = submitting.communicate(timeout=90)
+    assert submitting.returncode == 0, complaints
+    assert replicated.query("standby", "SELECT count(*) FROM changelists WHERE description = 'through'") == [(1,)]

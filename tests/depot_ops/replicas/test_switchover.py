@@ -8,9 +8,14 @@ import psycopg
 import pytest
 
 from depot_api.epochs import EpochFile
+from depot_ops.evidence import Status
+from depot_ops.replicas import promotion
+from depot_ops.replicas.failover import Terms, begin, forget
+from depot_ops.replicas.loss import Patience, watch_primary
 from depot_ops.replicas.nodes import ReplicaBusy, ReplicaError
 from depot_ops.replicas.promotion import hand_over, switchover
 from depot_ops.replicas.rejoin import Way
+from depot_ops.replicas.single_primary import check_single_primary
 from depot_ops.replicas.streaming import facts_of_primary
 
 
@@ -74,3 +79,37 @@ def test_the_primary_is_no_target_and_two_at_once_are_one(replicated):
         switchover(replicated.place, "primary")
     with replicated.place.nodes.locked(), pytest.raises(ReplicaBusy):
         switchover(replicated.place, "standby")
+
+
+def killed_in(step: str, replicated, target: str) -> None:
+    """A switchover whose process is gone when it comes to this step."""
+    child = os.fork()
+    if child == 0:
+        setattr(promotion, step, lambda *_: os._exit(9))
+        try:
+            switchover(replicated.place, target)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_one_that_was_killed_is_seen_and_taken_back_or_ended(replicated):
+    place = replicated.place
+    killed_in("received", replicated, "standby")  # the old primary is fenced, and the standby not asked yet
+    found = check_single_primary(place)
+    assert (found.status, "was interrupted" in found.detail) == (Status.UNHEALTHY, True)
+    assert watch_primary(place, Patience(interval_seconds=0.1)).loss is not None
+    assert switchover(place, "standby").rejoin_failed is None
+    assert check_single_primary(place).status is Status.HEALTHY
+
+    killed_in("_promote", replicated, "primary")  # it may have been told already
+    replicated.server("standby").start()  # as a supervisor does: every node is a standby, and the target hears of one
+    assert watch_primary(place, Patience(interval_seconds=0.1)).loss is not None
+    failover = begin(place, Terms())
+    assert (failover.target, failover.suspects) == ("primary", ("standby",))
+    forget(place)
+    with pytest.raises(ReplicaError, match="has not ended"):
+        switchover(place, "standby")
+    assert switchover(place, "primary").rejoin_failed is None
+    assert check_single_primary(place).status is Status.HEALTHY
+    replicated.query("primary", "INSERT INTO written VALUES (1)")

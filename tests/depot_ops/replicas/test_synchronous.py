@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -21,6 +23,7 @@ from depot_ops.replicas.synchronous import (
     Commit,
     Degraded,
     Policy,
+    Seen,
     Synchronous,
     _save,
     check_synchronous,
@@ -96,13 +99,21 @@ def test_stop_waits_and_refuses_who_was_not_in_sync(replicated):
         replicated.query("primary", "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
     assert cancelled.warned == ["SyncRepWaitForLSN"]
     assert look(replicated).degraded is None
-    assert check_synchronous(replicated.place.nodes).status is Status.UNHEALTHY
+    assert check_synchronous(replicated.place.nodes, replicated.place.url).status is Status.UNHEALTHY
     with writing(replicated, "primary", 3) as acknowledged:
         assert not acknowledged.wait(0.5)
         # Operations on the replication itself do not wait.
         rebuild(replicated.place, "standby")
     look(replicated)
-    assert check_synchronous(replicated.place.nodes).status is Status.HEALTHY
+    assert check_synchronous(replicated.place.nodes, replicated.place.url).status is Status.HEALTHY
+
+    # The record is as it was, and the primary was told otherwise.
+    replicated.query("primary", "ALTER SYSTEM RESET synchronous_standby_names")
+    replicated.query("primary", "SELECT pg_reload_conf()")
+    wait_until(lambda: waited_for(replicated, "primary") == "", 10, "it waits on")
+    found = check_synchronous(replicated.place.nodes, replicated.place.url)
+    assert (found.status, "waits for nobody" in found.detail) == (Status.UNHEALTHY, True)
+    look(replicated)
 
     # A second one, of which one is enough; the first to be lost is given up.
     create(replicated.place, "second")
@@ -138,7 +149,7 @@ def test_degrade_goes_on_alone_with_an_alarm_and_comes_back(replicated):
             time.sleep(0.5)
             degraded = look(replicated).degraded
         assert degraded is not None
-        found = check_synchronous(replicated.place.nodes)
+        found = check_synchronous(replicated.place.nodes, replicated.place.url)
         assert found.status is Status.UNHEALTHY
         assert degraded.from_lsn in found.detail
         assert waited_for(replicated, "primary") == ""
@@ -161,9 +172,9 @@ def test_degrade_goes_on_alone_with_an_alarm_and_comes_back(replicated):
     replicated.server("standby").stop(ShutdownMode.IMMEDIATE)
     promote(replicated.place, "primary")
     write(replicated, "primary", 3)  # it does not wait for who is gone
-    assert "promoted alone" in check_synchronous(replicated.place.nodes).detail
+    assert "promoted alone" in check_synchronous(replicated.place.nodes, replicated.place.url).detail
     rejoin(replicated.place, "standby")
-    assert check_synchronous(replicated.place.nodes).status is Status.HEALTHY
+    assert check_synchronous(replicated.place.nodes, replicated.place.url).status is Status.HEALTHY
     be(replicated, Policy.OFF)
     replicated.server("standby").stop()
     write(replicated, "primary", 4)
@@ -195,18 +206,28 @@ def test_a_record_that_cannot_be_read_promotes_nobody(tmp_path):
     (tmp_path / ".synchronous").write_text("{")
     with pytest.raises(ReplicaError, match="no record of the synchronous mode"):
         objections(nodes, Node(name="a", data=tmp_path, port=1))
-    assert check_synchronous(nodes).status is Status.UNKNOWN
+    assert check_synchronous(nodes, "postgresql://nobody@127.0.0.1:1/postgres").status is Status.UNKNOWN
+
+
+IN_SYNC = Synchronous(policy=Policy.STOP, members=("a",), tended_at=datetime(9999, 1, 1, tzinfo=UTC))
+WELL = Seen(leader="p", waits_for=("a",), confirming=("a",))
 
 
 @pytest.mark.parametrize(
-    ("record", "status"),
+    ("record", "seen", "status"),
     [
-        (Synchronous(), Status.HEALTHY),
-        (Synchronous(policy=Policy.STOP, members=("a",)), Status.HEALTHY),
-        (Synchronous(policy=Policy.STOP), Status.UNHEALTHY),
-        (Synchronous(policy=Policy.STOP, members=("a",), lost_since="2026-01-01T00:00:00Z"), Status.UNHEALTHY),
-        (Synchronous(policy=Policy.DEGRADE, degraded=DEGRADED), Status.UNHEALTHY),
+        (Synchronous(), None, Status.HEALTHY),
+        (IN_SYNC, WELL, Status.HEALTHY),
+        (IN_SYNC, replace(WELL, waits_for=()), Status.UNHEALTHY),
+        (IN_SYNC, replace(WELL, waits_for=("a", "b")), Status.UNHEALTHY),
+        (IN_SYNC, replace(WELL, confirming=()), Status.UNHEALTHY),
+        (IN_SYNC, replace(WELL, leader="a"), Status.UNHEALTHY),
+        (IN_SYNC.with_(tended_at=datetime.now(UTC) - timedelta(minutes=2)), WELL, Status.UNKNOWN),
+        (IN_SYNC.with_(tended_at=None), WELL, Status.UNKNOWN),
+        (IN_SYNC.with_(members=()), WELL, Status.UNHEALTHY),
+        (IN_SYNC.with_(lost_since=datetime.now(UTC)), WELL, Status.UNHEALTHY),
+        (IN_SYNC.with_(members=(), degraded=DEGRADED), WELL, Status.UNHEALTHY),
     ],
 )
-def test_what_is_an_alarm(record, status):
-    assert judged(record)[0] is status
+def test_what_is_an_alarm(record, seen, status):
+    assert judged(record, seen)[0] is status

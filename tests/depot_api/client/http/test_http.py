@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from depot_api.client.depot import DepotClient
-from depot_api.client.http import Body, Transport
+from depot_api.client.http import Body, Patience, Transport
 from depot_api.client.problems import ConnectionLost, OutcomeUnknown, ProblemError, Unreachable
 
 
@@ -54,6 +54,19 @@ def test_busy_is_waited_for(server) -> None:
     with server(busy_once) as (url, bodies):
         Transport(url, "token", 1).request("POST", "/x", document={"a": 1})
         assert bodies == [b'{"a": 1}', b'{"a": 1}']
+
+
+def test_a_depot_that_says_when_to_come_back_is_asked_through_an_outage_that_ends(server, monkeypatch) -> None:
+    def busy_twice(handler: BaseHTTPRequestHandler, number: int) -> None:
+        answer(handler, 503 if number < 3 else 200, Retry_After="1")
+
+    once = Patience(back_off_seconds=(0.01,))
+    with server(busy_twice) as (url, bodies):
+        Transport(url, "token", 1, once).request("POST", "/x", document={})
+        assert len(bodies) == 3
+    monkeypatch.setattr("depot_api.client.http.OUTAGE_SECONDS", 0.5)
+    with server(busy_twice) as (url, _), pytest.raises(ProblemError):
+        Transport(url, "token", 1, once).request("POST", "/x", document={})
 
 
 def test_a_failure_without_retry_after_is_told_at_once(server) -> None:
