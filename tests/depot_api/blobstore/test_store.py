@@ -1,5 +1,6 @@
 """Invariants 1 and 2 of the depot's model: durable and verified when written, never wrong when read."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depot_api.blobstore.errors import BlobDamaged, BlobMissing, HashMismatch
+from depot_api.blobstore.errors import BlobDamaged, BlobMissing, HashMismatch, StorageFull
 from depot_api.blobstore.layout import StoredBlob
 from depot_api.blobstore.store import BlobStore
 from depot_api.blobstore.writer import PIECE_BYTES
@@ -91,6 +92,19 @@ def test_a_wrong_hash_leaves_nothing(store):
     with store.writer() as abandoned:
         abandoned.write(b"bytes")
     assert staged_files(store) == []
+
+
+def test_a_disk_that_is_full_from_the_first_byte_keeps_nothing_of_a_writer(store, monkeypatch):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "writev", full)
+        with pytest.raises(StorageFull):
+            store.writer()
+    assert staged_files(store) == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 @settings(max_examples=60, deadline=None)
