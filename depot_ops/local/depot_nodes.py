@@ -2,15 +2,16 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 from depot_ops.local import ports
-from depot_ops.postgres.accounts import ServerAccount
+from depot_ops.local.supervisor import CannotStart
+from depot_ops.postgres.accounts import AccountError, ServerAccount
 from depot_ops.postgres.binaries import Binaries
-from depot_ops.postgres.cluster import Cluster, ClusterError, archiving
+from depot_ops.postgres.cluster import Cluster, ClusterError, Patience, archiving
 from depot_ops.replicas.create import PRIMARY, Place, copy
 from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
 from depot_ops.replicas.server import STANDBY_SIGNAL
@@ -115,7 +116,7 @@ class NodeService:
     name: str
     cluster: Cluster
     nodes: DepotNodes
-    say: Callable[[str], None]
+    patience: Patience
     _not_before: float = field(default=0.0, init=False)
 
     @property
@@ -127,19 +128,22 @@ class NodeService:
         return self.cluster.process
 
     def start(self) -> None:
-        """A primary that cannot be started ends the stack; a standby is told of, and tried again."""
+        """A primary recovers for as long as it takes. A standby that cannot be started is told of, and tried again.
+
+        Raises CannotStart for a primary.
+        """
         if time.monotonic() < self._not_before:
             return
         try:
             with self.nodes.nodes.held(self.cluster.home.name, HOLD_SECONDS):
                 if self.cluster.data.is_dir():  # else it was removed, or is about to be copied anew
-                    self.cluster.start()
-        except (ClusterError, ReplicaError) as error:
+                    self.cluster.start(self.patience if may_write(self.cluster) else None)
+        except (AccountError, ClusterError, ReplicaError) as error:
             self.cluster.stop()
             if may_write(self.cluster):
-                raise
+                raise CannotStart(str(error)) from error
             self._not_before = time.monotonic() + RETRY_SECONDS
-            self.say(f"{self.name} cannot be started: {error}")
+            self.patience.say(f"{self.name} cannot be started: {error}")
 
     def stop(self) -> None:
         self.cluster.stop()
