@@ -1,5 +1,7 @@
 """Content in and out: what is told to whom, and that wrong bytes are never served."""
 
+import asyncio
+import errno
 import gzip
 import hashlib
 import os
@@ -8,11 +10,15 @@ import socket
 import subprocess
 import time
 import zlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from depot_api.blobstore import pack
+from depot_api.blobstore.store import BlobStore
+from depot_api.objects.receiving import Sink, receive
+from depot_api.problems import Unavailable
 
 
 def temporary_files(store: Path) -> list[Path]:
@@ -151,6 +157,17 @@ def wait_for(condition, seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_store_that_cannot_be_written_is_no_error_of_ours():
+    def read_only() -> Sink:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    with pytest.raises(Unavailable, match="Nothing was stored"):
+        asyncio.run(receive(BlobStore(Path("unused")), body(), read_only))
 
 
 @pytest.fixture
