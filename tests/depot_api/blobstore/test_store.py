@@ -101,6 +101,7 @@ def test_a_disk_that_is_full_from_the_first_byte_keeps_nothing_of_a_writer(store
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    store.temporary_file()  # the session has a descriptor of its own
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     with monkeypatch.context() as patched:
         patched.setattr(os, "writev", full)
@@ -128,6 +129,13 @@ def test_a_store_that_is_opened_on_a_full_disk_can_be_read(tmp_path, monkeypatch
             later.writer()
     put(later, b"room again")
     later.close()
+
+
+def test_the_first_directories_are_durable_too(tmp_path, monkeypatch):
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    BlobStore(tmp_path / "store").prepare()
+    assert {path.stat().st_ino for path in (tmp_path / "store", tmp_path / "store" / "objects")} <= synced
 
 
 @pytest.mark.parametrize("count", [3, FEW_FILES + 1])
