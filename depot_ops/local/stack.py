@@ -41,8 +41,6 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 PRIMARY_SETTINGS = {"shared_buffers": "256MB", "max_connections": "100", "max_wal_size": "1GB"}
 # Dagster keeps few rows; its cluster is apart so that it outlives the depot's.
 DAGSTER_SETTINGS = {"shared_buffers": "64MB", "max_connections": "100", "wal_level": "minimal", "max_wal_senders": "0"}
-
-
 DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { required lastHeartbeatTime } } } }"
 # A proxy that the environment names does not know this machine's loopback.
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -453,18 +451,19 @@ def _answers(url: str) -> bool:
 def _daemons_live(graphql: str, since: float) -> bool:
     """Whether each of Dagster's daemons was heard of after that time."""
     asked = _asked(graphql, {"query": DAEMONS})
-    if asked is None:
+    found = json.loads(asked)["data"] if asked else None
+    if found is None:  # nor has it an answer while its storage has none
         return False
-    daemons = json.loads(asked)["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+    daemons = found["instance"]["daemonHealth"]["allDaemonStatuses"]
     return all((daemon["lastHeartbeatTime"] or 0) >= since for daemon in daemons if daemon["required"])
 
 
 def _asked(url: str, body: dict[str, str] | None = None) -> bytes | None:
     """What an address of our own answers with success; None before that."""
     data = json.dumps(body).encode() if body else None
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - as below
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - of our own making
     try:
-        with _DIRECTLY.open(request, timeout=2) as response:  # an address of our own making
+        with _DIRECTLY.open(request, timeout=2) as response:
             return bytes(response.read())
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return None
