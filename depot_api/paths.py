@@ -4,8 +4,12 @@ import re
 import unicodedata
 
 MAX_PATH_BYTES = 1024  # what common file systems and Windows' long paths can carry below a workspace's root
+MAX_SEGMENT_BYTES = 255  # what common file systems take as one name
+WORKSPACE_STATE = ".depot"  # the client's own directory in a workspace
 
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?", re.IGNORECASE | re.ASCII
+)
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|\ud800-\udfff]')
 
 
@@ -26,10 +30,12 @@ def broken_rule(path: str) -> str | None:
 
 
 def _broken_segment_rule(segment: str) -> str | None:
-    if segment == "":
-        return "has an empty segment: no // and no trailing /"
-    if segment in (".", ".."):
-        return f"must not hold {segment!r} as a segment"
+    if segment in ("", ".", ".."):
+        return f"must not hold {segment!r} as a segment, as with // or a / at the end"
+    if len(segment.encode()) > MAX_SEGMENT_BYTES:
+        return f"has a segment of more than {MAX_SEGMENT_BYTES} bytes in UTF-8"
+    if segment.casefold() == WORKSPACE_STATE:
+        return f"has a segment {segment!r}, where a workspace keeps its state"
     if segment.endswith((".", " ")):
         return f"has a segment that ends in a dot or a space, which Windows drops: {segment!r}"
     if _DEVICE.fullmatch(segment):

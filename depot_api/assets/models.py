@@ -67,6 +67,14 @@ class VersionCreate(WireModel):
     description: Description = ""
 
 
+class VersionFields(WireModel):
+    """Of the form that sends a file as a new version. A form knows only text."""
+
+    branch_id: UUID | None = None
+    base_version: Annotated[int | None, Field(ge=1, le=MAX_VERSION)] = None
+    description: Description = ""
+
+
 class AssetDelete(WireModel):
     branch_id: UUID | None = Field(default=None, description="Left out: the project's default branch.")
     base_version: BaseVersion = Field(description="The head on the branch.")

@@ -1,10 +1,9 @@
 """/assets and /projects/…/search"""
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Path, Query, Request, Response, UploadFile, status
+from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from depot_api.assets import service
 from depot_api.assets.models import (
@@ -23,17 +22,19 @@ from depot_api.assets.models import (
     PastVersion,
     Tag,
     VersionCreate,
+    VersionFields,
 )
+from depot_api.assets.upload import FILE, MEDIA_TYPE, VersionForm
 from depot_api.changelists.models import Submitted
 from depot_api.identity.actor import CurrentUser
 from depot_api.objects import service as objects
-from depot_api.objects.receiving import PIECE_BYTES
-from depot_api.objects.routes import CONTENT_RESPONSES
+from depot_api.objects.routes import CONTENT_RESPONSES, announced_bytes
 from depot_api.problems import (
     AlreadyExists,
     ContentDamaged,
     Forbidden,
     InvalidPath,
+    LengthRequired,
     Locked,
     LockRequired,
     MissingContent,
@@ -45,6 +46,7 @@ from depot_api.problems import (
     RangeNotSatisfiable,
     StaleBase,
     StorageFull,
+    UnsupportedMediaType,
     documented,
 )
 from depot_api.wire import Cursor, Limit, Page, Text, Timestamp
@@ -55,6 +57,12 @@ search_router = APIRouter(tags=["assets"])
 
 MIN_NAME_CHARACTERS = 3  # a trigram: less than one would read every path
 VersionNumber = Annotated[int, Path(ge=1, le=MAX_VERSION)]
+_FIELDS = VersionFields.model_json_schema()
+VERSION_UPLOAD = {
+    **_FIELDS,
+    "properties": {FILE: {"type": "string", "contentMediaType": "application/octet-stream"}, **_FIELDS["properties"]},
+    "required": [FILE],
+}
 SUBMIT_PROBLEMS = (Forbidden, ProjectArchived, StaleBase, Locked, LockRequired, MissingContent)
 
 
@@ -154,22 +162,13 @@ async def create_version(asset_id: UUID, body: VersionCreate, actor: CurrentUser
     "/{asset_id}/versions/upload",
     status_code=status.HTTP_201_CREATED,
     summary="Send a file and submit it as a new version",
-    responses=documented(*SUBMIT_PROBLEMS, StorageFull, QuotaExceeded),
+    responses=documented(*SUBMIT_PROBLEMS, StorageFull, QuotaExceeded, LengthRequired, UnsupportedMediaType),
+    openapi_extra={"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": VERSION_UPLOAD}}}},
 )
-async def upload_version(
-    asset_id: UUID,
-    actor: CurrentUser,
-    file: UploadFile,
-    branch_id: Annotated[UUID | None, Form()] = None,
-    base_version: Annotated[int | None, Form(ge=1, le=MAX_VERSION)] = None,
-    description: Annotated[Text, Form(max_length=10_000)] = "",
-) -> AssetVersion:
-    return await service.upload_version(actor, asset_id, _pieces(file), file.size, branch_id, base_version, description)
-
-
-async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
-    while piece := await file.read(PIECE_BYTES):
-        yield piece
+async def upload_version(asset_id: UUID, request: Request, actor: CurrentUser) -> AssetVersion:
+    """The file streams into the store, after who sends it, their role and the quota were looked at."""
+    form = VersionForm(request.headers.get("content-type", ""), request.stream(), announced_bytes(request))
+    return await service.upload_version(actor, asset_id, form)
 
 
 @router.get(

@@ -1,6 +1,5 @@
 """Rules of assets. A version comes into being through submit, also where one request sends just one file."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from depot_api.assets.models import (
     VersionCreate,
 )
 from depot_api.assets.queries import Filters
+from depot_api.assets.upload import VersionForm
 from depot_api.branches import service as branches
 from depot_api.changelists import service as changelists
 from depot_api.changelists.models import ChangelistCreate, Item, ItemAction, Submitted
@@ -270,19 +270,12 @@ def _like_literal(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-async def upload_version(
-    actor: Actor,
-    asset_id: UUID,
-    body: AsyncIterator[bytes],
-    size_bytes: int | None,
-    branch_id: UUID | None,
-    base_version: int | None,
-    description: str,
-) -> AssetVersion:
+async def upload_version(actor: Actor, asset_id: UUID, form: VersionForm) -> AssetVersion:
+    """Of the form, no more than what comes before the file is read until the sender's right and room are certain."""
     async with actor.transaction() as tx:
         asset = await readable_asset(tx, asset_id)
-    stored = await objects.put_object(actor, asset.project_id, None, body, size_bytes)
-    wanted = VersionCreate(
-        branch_id=branch_id, sha256=stored.sha256, base_version=base_version, description=description
-    )
+        await projects.writable_project(tx, asset.project_id, ProjectRole.CONTRIBUTOR)
+    size_bytes = await form.begin()
+    stored = await objects.put_object(actor, asset.project_id, None, form.file(), size_bytes)
+    wanted = VersionCreate(sha256=stored.sha256, **form.fields.model_dump())
     return await create_version(actor, asset_id, wanted)

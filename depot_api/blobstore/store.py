@@ -1,11 +1,13 @@
 """The store: staging, group commit, reading."""
 
+import errno
 import fcntl
 import os
 import shutil
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from depot_api.blobstore.bucket import BucketCopy
@@ -32,28 +34,40 @@ class BlobStore:
         self._mirror = Layout(mirror) if mirror else None
         self._bucket = bucket
         self._healing = [threading.Lock() for _ in range(HEALING_LOCKS)]
+        self._beginning = threading.Lock()
         self._session: Path | None = None
         self._session_lock: int | None = None
 
     def prepare(self) -> int:
         """Make the directories and take away what dead writers left. Returns how many of those there were.
 
-        A writer's session is alive while its lock file is locked, which ends with its process however that dies.
+        A store that is there is not written to: on a full or read-only disk it can still be read.
         """
         for directory in (self._layout.temporary, *self._layout.prefixes()):
             directory.mkdir(parents=True, exist_ok=True)
         sync_path(self._layout.objects)
+        sync_path(self._layout.root)
+        with self._starting():
+            return sum(_remove_if_dead(session) for session in self._layout.temporary.iterdir())
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        """So that nobody sees a session that is not locked yet."""
         starting = os.open(self._layout.temporary, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.flock(starting, fcntl.LOCK_EX)  # so that nobody sees a session that is not locked yet
-            removed = sum(_remove_if_dead(session) for session in self._layout.temporary.iterdir())
-            self._session = self._layout.temporary / uuid.uuid4().hex
-            self._session.mkdir()
-            self._session_lock = os.open(self._session / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._session_lock, fcntl.LOCK_EX)
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            yield
         finally:
             os.close(starting)
-        return removed
+
+    def _begin_session(self) -> Path:
+        """A writer's session is alive while its lock file is locked, which ends with its process however that dies."""
+        session = self._layout.temporary / uuid.uuid4().hex
+        with full_disk_told(), self._starting():
+            session.mkdir()
+            self._session_lock = os.open(session / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._session_lock, fcntl.LOCK_EX)
+        return session
 
     def close(self) -> None:
         """End the session: what is staged and not committed is gone."""
@@ -63,13 +77,14 @@ class BlobStore:
             self._session = self._session_lock = None
 
     def writer(self, expected_sha256: str | None = None) -> BlobWriter:
-        """Raises StorageFull."""
+        """Raises StorageFull or OSError."""
         return BlobWriter(self.temporary_file(), expected_sha256)
 
     def temporary_file(self) -> Path:
-        """A name to stage under; what lies there goes with the session."""
-        if self._session is None:
-            raise RuntimeError("BlobStore.prepare() comes before writing")
+        """A name to stage under; what lies there goes with the session. Raises StorageFull or OSError."""
+        with self._beginning:
+            if self._session is None:
+                self._session = self._begin_session()
         return self._session / uuid.uuid4().hex
 
     def commit(self, staged: Sequence[StagedBlob]) -> list[StoredBlob]:
@@ -204,6 +219,10 @@ def _remove_if_dead(session: Path) -> bool:
         descriptor = os.open(session / LOCK_NAME, os.O_RDWR)
     except FileNotFoundError:
         return False  # it is going away
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            return False
+        raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -63,7 +63,12 @@ class BlobWriter:
         self._unsynced_bytes = 0
         with full_disk_told():
             self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-            self._write([GZIP_HEADER])
+        try:
+            with full_disk_told():
+                self._write([GZIP_HEADER])
+        except BaseException:
+            self.abort()
+            raise
 
     def __enter__(self) -> "BlobWriter":
         return self

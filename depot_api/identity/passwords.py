@@ -1,10 +1,22 @@
 """Argon2id password hashes."""
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 MIN_PASSWORD_CHARACTERS = 12
 MAX_PASSWORD_CHARACTERS = 1024  # longer input would only cost hashing time
+
+# Each hash takes 64 MiB and a core's time; threads of their own, so that content does not wait for those who sign in.
+_THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="passwords")
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 _hasher = PasswordHash((Argon2Hasher(),))
 
@@ -21,3 +33,8 @@ def password_matches(password: str, password_hash: str | None) -> bool:
     """Takes the same time whether or not there is a hash to check against."""
     matches = _hasher.verify(password, password_hash or NOBODY)
     return matches and password_hash is not None
+
+
+async def in_thread(function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    """Run one of the above while other requests go on."""
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, partial(function, *args, **kwargs))

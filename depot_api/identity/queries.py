@@ -19,17 +19,15 @@ async def sign_in_token(tx: Transaction, token_sha256: bytes) -> DictRow | None:
     return await fetch_one(tx, "SELECT * FROM sign_in_token(%s)", (token_sha256,))
 
 
-async def sign_in_wait_seconds(tx: Transaction, subjects: list[bytes]) -> float:
-    row = await fetch_one(tx, "SELECT sign_in_wait_seconds(%s) AS seconds", (subjects,))
-    return float(row["seconds"]) if row else 0.0
+async def sign_in_attempt(tx: Transaction, subjects: list[bytes]) -> float:
+    """Counted, and 0; or not counted, and the seconds to wait."""
+    row = await fetch_one(tx, "SELECT sign_in_attempt(%s) AS seconds", (subjects,))
+    assert row is not None
+    return float(row["seconds"])
 
 
-async def sign_in_failed(tx: Transaction, subjects: list[bytes]) -> None:
-    await tx.execute("SELECT sign_in_failed(%s)", (subjects,))
-
-
-async def sign_in_succeeded(tx: Transaction, subjects: list[bytes]) -> None:
-    await tx.execute("SELECT sign_in_succeeded(%s)", (subjects,))
+async def sign_in_succeeded(tx: Transaction, account: bytes, address: bytes) -> None:
+    await tx.execute("SELECT sign_in_succeeded(%s, %s)", (account, address))
 
 
 async def acts_as_admin(tx: Transaction) -> bool:

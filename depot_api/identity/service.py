@@ -1,6 +1,5 @@
 """Signing in, passwords and API tokens."""
 
-import asyncio
 import hashlib
 import math
 from datetime import UTC, datetime, timedelta
@@ -23,7 +22,7 @@ from depot_api.identity.models import (
     TokenCreate,
     TokenScope,
 )
-from depot_api.identity.passwords import hash_password, password_matches
+from depot_api.identity.passwords import hash_password, in_thread, password_matches
 from depot_api.identity.tokens import hash_api_token, issue_access_token, new_api_token
 from depot_api.problems import Forbidden, Invalid, NotFound, ProblemError, TooManyAttempts, Unauthenticated
 from depot_api.wire import NIL, Page, decode_uuid_cursor, encode_cursor
@@ -49,9 +48,9 @@ async def sign_in(depot: Depot, credentials: Credentials, address: str) -> Acces
 
 async def _user_with_password(depot: Depot, username: str, password: str, address: str) -> DictRow | None:
     """None alike for an unknown user and a wrong password. Raises TooManyAttempts after five failures."""
-    subjects = [_subject("account", username.lower()), _subject("address", address)]
+    account, origin = _subject("account", username.lower()), _subject("address", address)
     async with depot.database.anonymous() as tx:
-        wait_seconds = await queries.sign_in_wait_seconds(tx, subjects)
+        wait_seconds = await queries.sign_in_attempt(tx, [account, origin])
         user = await queries.sign_in_user(tx, username)
     if wait_seconds > 0:
         raise TooManyAttempts(
@@ -60,13 +59,11 @@ async def _user_with_password(depot: Depot, username: str, password: str, addres
         )
     # No connection is held while Argon2 works, which takes tens of milliseconds by design.
     password_hash = user["password_hash"] if user and user["is_active"] else None
-    matches = await asyncio.to_thread(password_matches, password, password_hash)
+    if not await in_thread(password_matches, password, password_hash):
+        return None
     async with depot.database.anonymous() as tx:
-        if matches:
-            await queries.sign_in_succeeded(tx, subjects)
-        else:
-            await queries.sign_in_failed(tx, subjects)
-    return user if matches else None
+        await queries.sign_in_succeeded(tx, account, origin)
+    return user
 
 
 def _subject(kind: str, name: str) -> bytes:
@@ -99,7 +96,7 @@ async def change_password(actor: Actor, wanted: PasswordChange, address: str) ->
 
 async def set_password(actor: Actor, user_id: UUID, password: str) -> None:
     """One's own, or anybody's for an admin: the database refuses everybody else."""
-    password_hash = await asyncio.to_thread(hash_password, password)
+    password_hash = await in_thread(hash_password, password)
     async with actor.transaction() as tx:
         if not await queries.set_password_hash(tx, user_id, password_hash):
             raise NotFound(f"There is no user {user_id}.")

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
+import structlog
+
 from depot_api.blobstore import pack
 from depot_api.blobstore.errors import HashMismatch as WrongHash
 from depot_api.blobstore.errors import StorageFull as NoRoom
@@ -11,8 +13,9 @@ from depot_api.blobstore.layout import StoredBlob
 from depot_api.blobstore.store import BlobStore
 from depot_api.blobstore.writer import BlobWriter, StagedBlob
 from depot_api.metrics import UPLOADED_BYTES
-from depot_api.problems import HashMismatch, Invalid, StorageFull
+from depot_api.problems import HashMismatch, Invalid, StorageFull, Unavailable
 
+_log = structlog.get_logger()
 # Network chunks are gathered up to this, so that a hop to a thread is paid per piece and not per packet.
 PIECE_BYTES = 1 << 20
 
@@ -73,7 +76,7 @@ class PackSink:
 
 
 async def receive(store: BlobStore, body: AsyncIterator[bytes], make_sink: Callable[[], Sink]) -> Sequence[StoredBlob]:
-    """Everything the body holds, durable. Raises HashMismatch, Invalid or StorageFull, and then nothing is stored."""
+    """Everything the body holds, durable. Raises Problem, and then nothing is stored."""
     try:
         sink = await asyncio.to_thread(make_sink)
         try:
@@ -92,6 +95,9 @@ async def receive(store: BlobStore, body: AsyncIterator[bytes], make_sink: Calla
         raise Invalid(f"The pack cannot be read: {error}. Nothing was stored.") from None
     except NoRoom:
         raise StorageFull("The blob store has no room left. Nothing was stored. Free space, then send again.") from None
+    except OSError as error:
+        _log.exception("blob_store_cannot_be_written", seen=str(error))
+        raise Unavailable("The blob store cannot be written to. Nothing was stored. GET /health says more.") from None
 
 
 async def _pump(body: AsyncIterator[bytes], sink: Sink) -> None:

@@ -19,7 +19,8 @@ from depot_api.problems import ContentDamaged, RangeNotSatisfiable
 
 _log = structlog.get_logger()
 CHUNK_BYTES = 1 << 20
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+# No file has more bytes than 18 digits can count.
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 async def content_response(request: Request, store: BlobStore, blob: StoredBlob) -> Response:

@@ -20,6 +20,11 @@ async def advance(tx: Transaction, consumer: str, xact_id: str, event_id: int) -
     await tx.execute("SELECT advance_outbox(%s, %s::text::xid8, %s)", (consumer, xact_id, event_id))
 
 
+async def forget_requests(tx: Transaction) -> None:
+    """Failed sign-ins and answers that nobody asks for any more."""
+    await tx.execute("SELECT forget_requests()")
+
+
 async def project(tx: Transaction, project_id: UUID) -> DictRow | None:
     return await fetch_one(tx, "SELECT * FROM ref_project(%s)", (project_id,))
 

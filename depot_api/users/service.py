@@ -1,6 +1,5 @@
 """Rules of users, whom studio admins manage. The database holds the same line (acts_as_admin, guard_studio_role)."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -11,7 +10,7 @@ from depot_api.database.pool import Transaction
 from depot_api.identity import service as identity
 from depot_api.identity.actor import Actor
 from depot_api.identity.models import ApiToken
-from depot_api.identity.passwords import hash_password
+from depot_api.identity.passwords import hash_password, in_thread
 from depot_api.problems import AlreadyExists, Conflict, NotFound, ProblemError
 from depot_api.users import queries
 from depot_api.users.models import User, UserCreate, UserUpdate
@@ -36,7 +35,7 @@ async def _user(tx: Transaction, user_id: UUID) -> User:
 async def create_user(actor: Actor, wanted: UserCreate) -> User:
     async with _as_admin(actor):
         pass  # nobody else gets the service to compute a hash
-    password_hash = await asyncio.to_thread(hash_password, wanted.password)
+    password_hash = await in_thread(hash_password, wanted.password)
     async with _as_admin(actor) as tx:
         try:
             user_id = await queries.create_user(

@@ -3,15 +3,16 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 from depot_ops.local import ports
-from depot_ops.postgres.accounts import ServerAccount
+from depot_ops.local.supervisor import CannotStart
+from depot_ops.postgres.accounts import AccountError, ServerAccount
 from depot_ops.postgres.binaries import Binaries
-from depot_ops.postgres.cluster import Cluster, ClusterError, archiving
+from depot_ops.postgres.cluster import Cluster, ClusterError, Patience, archiving
 from depot_ops.replicas.create import PRIMARY, Place, copy
 from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
 from depot_ops.replicas.server import STANDBY_SIGNAL
@@ -119,7 +120,7 @@ class NodeService:
     name: str
     cluster: Cluster
     nodes: DepotNodes
-    say: Callable[[str], None]
+    patience: Patience
     _not_before: float = field(default=0.0, init=False)
 
     @property
@@ -131,7 +132,10 @@ class NodeService:
         return self.cluster.process
 
     def start(self) -> None:
-        """A primary that cannot be started ends the stack; a standby is told of, and tried again."""
+        """A primary recovers for as long as it takes. A standby that cannot be started is told of, and tried again.
+
+        Raises CannotStart for a primary.
+        """
         if time.monotonic() < self._not_before:
             return
         nodes, name = self.nodes.nodes, self.cluster.home.name
@@ -141,16 +145,16 @@ class NodeService:
                     # Recovering alone, it may have been an old primary without its signal: started, it would write.
                     self._later(f"a rejoin of it was interrupted: run `depot-ops replica rejoin {name}`")
                 elif self.cluster.data.is_dir():  # else it was removed, or is about to be copied anew
-                    self.cluster.start()
-        except (ClusterError, ReplicaError) as error:
+                    self.cluster.start(self.patience if may_write(self.cluster) else None)
+        except (AccountError, ClusterError, ReplicaError) as error:
             self.cluster.stop()
             if may_write(self.cluster):
-                raise
+                raise CannotStart(str(error)) from error
             self._later(str(error))
 
     def _later(self, reason: str) -> None:
         self._not_before = time.monotonic() + RETRY_SECONDS
-        self.say(f"{self.name} cannot be started: {reason}")
+        self.patience.say(f"{self.name} cannot be started: {reason}")
 
     def stop(self) -> None:
         self.cluster.stop()

@@ -22,10 +22,10 @@ from psycopg import sql
 from depot_ops.local import ports
 from depot_ops.local.depot_nodes import DepotNodes, NodeService
 from depot_ops.local.secrets import StackSecrets, write_private, write_private_json
-from depot_ops.local.supervisor import GaveUp, Program, Supervisor, tail
-from depot_ops.postgres.accounts import AccountError, reachable_home, runnable_binaries, server_account
+from depot_ops.local.supervisor import CannotStart, GaveUp, Program, Supervisor, tail
+from depot_ops.postgres.accounts import AccountError, passable, reachable_home, runnable_binaries, server_account
 from depot_ops.postgres.binaries import Binaries, BinariesNotFound, find_binaries
-from depot_ops.postgres.cluster import Cluster, ClusterError
+from depot_ops.postgres.cluster import Cluster, ClusterError, Patience
 from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.settings import FailoverProvider
 
@@ -47,6 +47,9 @@ DAGSTER_SETTINGS = {
     "max_wal_senders": "0",
     "synchronous_commit": "off",  # a run writes dozens of events, and each step of a failover waits for them
 }
+DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { required lastHeartbeatTime } } } }"
+# A proxy that the environment names does not know this machine's loopback.
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class StackError(Exception):
@@ -70,6 +73,7 @@ class ClusterService:
 
     name: str
     cluster: Cluster
+    patience: Patience
 
     @property
     def log(self) -> Path:
@@ -80,7 +84,10 @@ class ClusterService:
         return self.cluster.process
 
     def start(self) -> None:
-        self.cluster.start()
+        try:
+            self.cluster.start(self.patience)
+        except (AccountError, ClusterError) as error:
+            raise CannotStart(str(error)) from error
 
     def stop(self) -> None:
         self.cluster.stop()
@@ -91,15 +98,23 @@ class Stack:
     """Made by `run`; lives in the thread that calls it."""
 
     options: StackOptions
-    say: Callable[[str], None]
+    patience: Patience
     secrets: StackSecrets
     binaries: Binaries
     nodes: DepotNodes
     dagster_cluster: Cluster
     supervisor: Supervisor = field(init=False)
+    _ready: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self.supervisor = Supervisor(self.say, self._write_description)
+        self.supervisor = Supervisor(self.say, self._restarted)
+
+    def say(self, message: str) -> None:
+        self.patience.say(message)
+
+    @property
+    def _told_to_stop(self) -> bool:
+        return self.patience.stop.is_set()
 
     @property
     def primary(self) -> Cluster:
@@ -108,15 +123,17 @@ class Stack:
 
     # Starting ---------------------------------------------------------------------------------------------------
 
-    def start(self, stop: threading.Event) -> None:
-        """Raises StackError. Returns early when `stop` is set meanwhile."""
+    def start(self) -> None:
+        """Returns when everything answers, or when told to stop. Raises StackError, CannotStart and GaveUp."""
         clusters = [self.primary, self.dagster_cluster] if self.options.with_dagster else [self.primary]
         with ThreadPoolExecutor() as pool:
             list(pool.map(Cluster.initialize, clusters))
         self.nodes.record()  # Dagster reads it as it starts
         if self.options.with_dagster:
             self._start_dagster_webserver()
-        self.supervisor.start(NodeService("postgres", self.primary, self.nodes, self.say))
+        self.supervisor.start(NodeService("postgres", self.primary, self.nodes, self.patience))
+        if self._told_to_stop:
+            return
         self._start_program("wal-collector", ["-m", "depot_ops", "wal", "collect"], self._wal_environment())
         self._prepare_database()
         if "WAL_STREAM_DIR" in (wal := self._wal_environment()):
@@ -129,7 +146,7 @@ class Stack:
         if self.nodes.standby:
             self._start_standby(self.nodes.standby)
         self._start_api()
-        self._wait_for("api", f"{self.api_url}/health", stop)
+        self._wait_for("api", f"{self.api_url}/health", lambda: _answers(f"{self.api_url}/health"))
         if "ASSET_STORAGE_REPLICA_PATH" in (blobs := self._blob_environment()):
             self._start_program("blob-mirror", ["-m", "depot_ops", "blobs", "mirror", "--follow"], blobs)
         if "BLOB_COPY_URL" in os.environ:
@@ -139,17 +156,15 @@ class Stack:
             command = ["-m", "depot_ops", "metrics", "--listen", listen]
             self._start_program("ops-metrics", command, self._operations_environment())
         if self.options.with_dagster:
-            self._wait_for("dagster-webserver", f"{self.dagster_url}/server_info", stop)
-            # After the webserver has made the tables: two that make them at once get in each other's way.
-            command = ["-m", "dagster._daemon", "run", "-w", str(self._workspace()), *JSON_LOGS]
-            self._start_program("dagster-daemon", command, self._operations_environment())
-        if not stop.is_set():
+            self._start_dagster_daemon()
+        if not self._told_to_stop:
+            self._ready = True
             self._write_description()
 
     def _start_standby(self, standby: Cluster) -> None:
         try:
             self.nodes.prepare_standby(standby)
-            self.supervisor.start(NodeService("postgres-standby", standby, self.nodes, self.say))
+            self.supervisor.start(NodeService("postgres-standby", standby, self.nodes, self.patience))
             self.nodes.prove_standby(standby)
         except ReplicaError as error:  # the depot works without it, and `depot-ops replica` mends it
             self.say(f"the standby is not there: {error}")
@@ -158,13 +173,25 @@ class Stack:
         self._start_program("keep-synchronous", command, self._operations_environment())
 
     def _start_dagster_webserver(self) -> None:
-        self.supervisor.start(ClusterService("dagster-postgres", self.dagster_cluster))
+        self.supervisor.start(ClusterService("dagster-postgres", self.dagster_cluster, self.patience))
+        if self._told_to_stop:
+            return
         _make_dagster_database(self.dagster_cluster.url(), self.secrets.dagster_password)
         self.dagster_home.mkdir(exist_ok=True)
         shutil.copyfile(PROJECT_ROOT / "dagster_home" / "dagster.yaml", self.dagster_home / "dagster.yaml")
         port = str(self.options.dagster_port)
         command = ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", port, "-w", str(self._workspace()), *JSON_LOGS]
         self._start_program("dagster-webserver", command, self._operations_environment())
+
+    def _start_dagster_daemon(self) -> None:
+        """After the webserver has made the tables: two that make them at once get in each other's way."""
+        server_info = f"{self.dagster_url}/server_info"
+        self._wait_for("dagster-webserver", server_info, lambda: _answers(server_info))
+        started_at = time.time()
+        command = ["-m", "dagster._daemon", "run", "-w", str(self._workspace()), *JSON_LOGS]
+        self._start_program("dagster-daemon", command, self._operations_environment())
+        graphql = f"{self.dagster_url}/graphql"
+        self._wait_for("dagster-daemon", graphql, lambda: _daemons_live(graphql, started_at))
 
     def _prepare_database(self) -> None:
         """Roles, schema, the first admin and a token for it: each step does nothing when it was done before."""
@@ -236,6 +263,7 @@ class Stack:
             "DRILL_DIR": str(self.primary.home.with_name("drill")),
             **self._blob_environment(),
             "DEPOT_PG_BINDIR": str(self.binaries.bindir),
+            "no_proxy": ",".join(filter(None, (os.environ.get("no_proxy", os.environ.get("NO_PROXY")), "127.0.0.1"))),
         }
 
     def _wal_environment(self) -> dict[str, str]:
@@ -247,15 +275,13 @@ class Stack:
         }
         return found | {"WAL_STREAM_DIR": stream} if stream else found
 
-    def _wait_for(self, name: str, url: str, stop: threading.Event) -> None:
+    def _wait_for(self, name: str, where: str, answers: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-        while not _answers(url):
+        while not self._told_to_stop and not answers():
             self.supervisor.check()
-            if stop.is_set():
-                return
             if time.monotonic() > deadline:
                 log = self.options.data_dir / "logs" / f"{name}.log"
-                raise StackError(f"{name} does not answer at {url}. The end of {log}:\n{tail(log)}")
+                raise StackError(f"{name} does not answer at {where}. The end of {log}:\n{tail(log)}")
             time.sleep(POLL_SECONDS)
 
     # Telling ----------------------------------------------------------------------------------------------------
@@ -292,6 +318,10 @@ class Stack:
         """For a shell: what `depot` and `depot-ops` read, as this stack has it."""
         return self.options.data_dir / "stack.env"
 
+    def _restarted(self) -> None:
+        if self._ready:
+            self._write_description()
+
     def _write_description(self) -> None:
         description: dict[str, object] = {
             "api_url": self.api_url,
@@ -320,19 +350,30 @@ class Stack:
 
 def run(options: StackOptions, say: Callable[[str], None], stop: threading.Event) -> None:
     """Run the stack until `stop` is set. Raises StackError."""
-    options.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    try:
+        _run(options, Patience(say, stop))
+    except (AccountError, BinariesNotFound, CannotStart, ClusterError, GaveUp, ReplicaError, psycopg.Error) as error:
+        raise StackError(str(error).strip()) from error
+    except OSError as error:
+        raise StackError(
+            f"{error}. The stack has to be able to write below {options.data_dir}: make room there, give it to who runs"
+            " this, or name another --data-dir."
+        ) from error
+
+
+def _run(options: StackOptions, patience: Patience) -> None:
+    if not options.data_dir.is_dir():
+        passable(options.data_dir)
     with (options.data_dir / "up.lock").open("a+") as lock:
         _take_lock(lock.fileno(), options.data_dir)
-        stack = _make_stack(options, say)
+        stack = _make_stack(options, patience)
         try:
-            stack.start(stop)
-            if not stop.is_set():
+            stack.start()
+            if not patience.stop.is_set():
                 stack.greet()
-                stack.supervisor.watch(stop)
-        except (ClusterError, GaveUp, ReplicaError) as error:
-            raise StackError(str(error)) from error
+                stack.supervisor.watch(patience.stop)
         finally:
-            say("stopping")
+            patience.say("stopping")
             stack.supervisor.stop()
             stack.environment_path.unlink(missing_ok=True)
             stack.description_path.unlink(missing_ok=True)
@@ -351,30 +392,24 @@ def _take_lock(descriptor: int, data_dir: Path) -> None:
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
-def _make_stack(options: StackOptions, say: Callable[[str], None]) -> Stack:
-    _wait_for_leftovers(options, say)
+def _make_stack(options: StackOptions, patience: Patience) -> Stack:
+    _wait_for_leftovers(options, patience.say)
     _check_ports(options)
     free_bytes = shutil.disk_usage(options.data_dir).free
     if free_bytes < MIN_FREE_BYTES:
         raise StackError(
             f"{options.data_dir} has {free_bytes >> 20} MiB free and needs {MIN_FREE_BYTES >> 20}. Make room first."
         )
-    try:
-        account = server_account()
-        binaries = runnable_binaries(find_binaries(), account)
-    except (AccountError, BinariesNotFound) as error:
-        raise StackError(str(error)) from error
+    account = server_account()
+    binaries = runnable_binaries(find_binaries(), account)
     secrets = StackSecrets.load(options.data_dir / "secrets.json")
     home = reachable_home(options.data_dir, account)
-    home.mkdir(mode=0o711, parents=True, exist_ok=True)
+    passable(home)
     password = secrets.superuser_password
-    try:
-        nodes = DepotNodes.found(home, password, binaries, account, PRIMARY_SETTINGS, options.with_standby)
-    except ReplicaError as error:
-        raise StackError(str(error)) from error
+    nodes = DepotNodes.found(home, password, binaries, account, PRIMARY_SETTINGS, options.with_standby)
     return Stack(
         options=options,
-        say=say,
+        patience=patience,
         secrets=secrets,
         binaries=binaries,
         nodes=nodes,
@@ -416,8 +451,25 @@ def _make_dagster_database(superuser_url: str, password: str) -> None:
 
 
 def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - an address of our own making
-            return bool(response.status == 200)  # noqa: PLR2004 - HTTP's OK
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
+    return _asked(url) is not None
+
+
+def _daemons_live(graphql: str, since: float) -> bool:
+    """Whether each of Dagster's daemons was heard of after that time."""
+    asked = _asked(graphql, {"query": DAEMONS})
+    found = json.loads(asked)["data"] if asked else None
+    if found is None:  # nor has it an answer while its storage has none
         return False
+    daemons = found["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return all((daemon["lastHeartbeatTime"] or 0) >= since for daemon in daemons if daemon["required"])
+
+
+def _asked(url: str, body: dict[str, str] | None = None) -> bytes | None:
+    """What an address of our own answers with success; None before that."""
+    data = json.dumps(body).encode() if body else None
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - of our own making
+    try:
+        with _DIRECTLY.open(request, timeout=2) as response:
+            return bytes(response.read())
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return None

@@ -26,8 +26,12 @@ class GaveUp(Exception):
     """A process died too often; the message has the end of its log."""
 
 
+class CannotStart(Exception):
+    """A service did not come up; the message says why."""
+
+
 class Service(Protocol):
-    """Something that runs until it is stopped."""
+    """Something that runs until it is stopped. `start` raises CannotStart or OSError."""
 
     @property
     def name(self) -> str: ...
@@ -122,15 +126,18 @@ class Supervisor:
     def _check(self, service: Service) -> None:
         now = time.monotonic()
         if service.process is not None and service.process.poll() is not None:
-            self._died(service, service.process.returncode, now)
+            self._died(service, _how(service.process.returncode), now)
         if service.process is None and now >= self._restart_at.get(service.name, now):
-            service.start()
+            try:
+                service.start()
+            except (CannotStart, OSError) as error:
+                self._died(service, f"as it was started: {error}", time.monotonic())
             if service.process is None:  # it could not be started, said so, and is tried again
                 return
             self._report(f"{service.name} runs again")
             self._restarted()
 
-    def _died(self, service: Service, returncode: int, now: float) -> None:
+    def _died(self, service: Service, how: str, now: float) -> None:
         deaths = self._deaths[service.name]
         deaths.append(now)
         while deaths[0] < now - DEATH_WINDOW_SECONDS:
@@ -138,12 +145,12 @@ class Supervisor:
         service.stop()
         if len(deaths) >= MAX_DEATHS:
             raise GaveUp(
-                f"{service.name} died {len(deaths)} times in {DEATH_WINDOW_SECONDS:.0f} s, last {_how(returncode)}. "
+                f"{service.name} died {len(deaths)} times in {DEATH_WINDOW_SECONDS:.0f} s, last {how}. "
                 f"The end of {service.log}:\n{tail(service.log)}"
             )
         backoff_seconds = min(FIRST_BACKOFF_SECONDS * 2 ** (len(deaths) - 1), MAX_BACKOFF_SECONDS)
         self._restart_at[service.name] = now + backoff_seconds
-        self._report(f"{service.name} died {_how(returncode)}; starting it again in {backoff_seconds:.1f} s")
+        self._report(f"{service.name} died {how}; starting it again in {backoff_seconds:.1f} s")
 
     def stop(self) -> None:
         """In the reverse of the order they were started in."""

@@ -4,10 +4,12 @@ That account may be unable to reach the checkout, the virtual environment or the
 executes may lie where it cannot go, and permissions outside our own directories are never changed.
 """
 
+import errno
 import hashlib
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,8 +47,30 @@ class ServerAccount:
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def own(self, path: Path) -> None:
+        """A link is given away itself, and never what it leads to."""
         if self.uid is not None and self.gid is not None:
-            os.chown(path, self.uid, self.gid)
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+    def open(self, path: Path) -> int:
+        """Open, to append, a file of the account's in a directory of the account's; made where it is not there.
+
+        Whoever owns the directory may have laid a link there to what only we may write. Raises AccountError then.
+        """
+        descriptor = _opened(path, 0 if self.uid is None else os.O_NOFOLLOW)
+        try:
+            self._take(descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _take(self, descriptor: int, path: Path) -> None:
+        if self.uid is None or self.gid is None:
+            return
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise AccountError(f"{path} is a link to another file. Look who made it, and take it away.")
+        os.fchown(descriptor, self.uid, self.gid)
 
     def own_tree(self, directory: Path) -> None:
         if self.uid is None:
@@ -69,6 +93,21 @@ class ServerAccount:
     def can_reach(self, directory: Path) -> bool:
         command: list[str | Path] = ["test", "-x", directory.resolve()]
         return subprocess.run(command, cwd="/", check=False, **self.process_owner()).returncode == 0
+
+
+def _opened(path: Path, nofollow: int) -> int:
+    """With O_NOFOLLOW, neither the name nor the directory may be a link. Raises AccountError."""
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | nofollow)
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | nofollow
+            return os.open(path.name, flags, 0o600, dir_fd=directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise AccountError(f"{path} leads elsewhere by a link. Look who made it, and take it away.") from error
 
 
 def server_account() -> ServerAccount:
@@ -127,11 +166,11 @@ def runnable_binaries(binaries: Binaries, account: ServerAccount) -> Binaries:
 
 def _copy_trees(sources: list[Path], target: Path) -> None:
     """The libraries are found by a path relative to the programs, so both keep their places."""
-    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    passable(target.parent)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     for source in sources:
         shutil.copytree(source, partial / source.name, symlinks=True)
-    partial.chmod(0o755)
+    _open_to_all(partial)
     try:
         partial.rename(target)
     except OSError:
@@ -140,10 +179,26 @@ def _copy_trees(sources: list[Path], target: Path) -> None:
         shutil.rmtree(partial)  # another start was faster
 
 
+def _open_to_all(tree: Path) -> None:
+    """Whatever umask the installation was made with."""
+    for parent, _, files in os.walk(tree):
+        Path(parent).chmod(0o755)
+        for path in (Path(parent) / name for name in files):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (0o555 if path.stat().st_mode & stat.S_IXUSR else 0o444))
+
+
+def passable(directory: Path) -> None:
+    """Make a directory of ours that a server's account can pass through, whatever the umask takes from its mode."""
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o711)
+
+
 def reachable_home(data_dir: Path, account: ServerAccount) -> Path:
     """Where clusters of `data_dir` live: inside it, or where the account can go, under a name kept in the data dir."""
     if account.can_reach(data_dir):
         return data_dir / "postgres"
+    passable(REACHABLE_ROOT)
     home = REACHABLE_ROOT / hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
     (data_dir / "postgres-is-at").write_text(f"{home}\n")
     return home

@@ -6,8 +6,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -19,16 +20,27 @@ from depot_ops.postgres.binaries import Binaries
 
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 60.0
+PROGRESS_SECONDS = 10.0
 POLL_SECONDS = 0.05
 # sockaddr_un holds 107 bytes, of which `/.s.PGSQL.65535` takes 16.
 MAX_SOCKET_DIRECTORY_BYTES = 90
 PR_SET_PDEATHSIG = 1
+# Of postmaster.pid, counted from 0: what pg_ctl waits for, too.
+STATUS_LINE = 7
 # What is committed reaches the archive after this at the latest, however little is written.
 ARCHIVE_TIMEOUT = "60s"
 
 
 class ClusterError(Exception):
     """The cluster cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """To wait for a recovery: whom to tell how far it is, and what ends the wait."""
+
+    say: Callable[[str], None]
+    stop: threading.Event
 
 
 @dataclass
@@ -73,15 +85,15 @@ class Cluster:
         partial = self.home / "data.initdb"
         shutil.rmtree(partial, ignore_errors=True)
         self._initdb(partial)
-        with (partial / "postgresql.conf").open("a") as configuration:
+        with os.fdopen(self.account.open(partial / "postgresql.conf"), "a") as configuration:
             configuration.write("\ninclude 'depot.conf'\n")
         partial.rename(self.data)
 
     def _initdb(self, target: Path) -> None:
         password_file = self.home / "initdb.password"
-        password_file.touch(mode=0o600)
-        password_file.write_text(self.password)
-        self.account.own(password_file)
+        password_file.unlink(missing_ok=True)
+        with os.fdopen(self.account.open(password_file), "w") as file:
+            file.write(self.password)
         try:
             initdb(self.binaries, self.account, target, f"--pwfile={password_file}", "--auth=scram-sha-256")
         finally:
@@ -95,15 +107,27 @@ class Cluster:
                 f"{self.binaries.version}. Set DEPOT_PG_BINDIR to PostgreSQL {major}, or dump and restore."
             )
 
-    def start(self) -> None:
+    def start(self, patience: Patience | None = None) -> None:
         """Start the server and wait until it takes connections. Call it from a thread that lives as long as the server.
 
-        After a kill -9 the server recovers by itself; what is left of the old one is waited for.
+        After a kill -9 the server recovers by itself; what is left of the old one is waited for. Recovery may take as
+        long as it takes with `patience`; when that ends, the server is stopped, and `process` is None.
         """
         self._configure()
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        report_at = time.monotonic() + PROGRESS_SECONDS
         self.process = self._spawn()
-        while not self._answers():
+        while self._status() not in ("ready", "standby") or not self._answers():
+            if patience is not None and patience.stop.is_set():
+                self.stop()
+                return
+            if patience is not None and self._status() == "starting":
+                deadline = time.monotonic() + START_TIMEOUT_SECONDS
+                if time.monotonic() > report_at:
+                    report_at += PROGRESS_SECONDS
+                    patience.say(
+                        f"PostgreSQL on {self.data} replays its log before it answers: {self._last_log_line()}"
+                    )
             if self.process.poll() is not None:
                 if not self._predecessor_lives() or time.monotonic() > deadline:
                     raise ClusterError(f"PostgreSQL did not start on {self.data}: {self._last_log_line()}")
@@ -114,8 +138,7 @@ class Cluster:
             time.sleep(POLL_SECONDS)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            self.account.own(self.log)
+        with os.fdopen(self.account.open(self.log), "ab") as log:
             return subprocess.Popen(
                 [self.binaries.path("postgres"), "-D", self.data],
                 stdin=subprocess.DEVNULL,
@@ -133,6 +156,16 @@ class Cluster:
         except psycopg.OperationalError:
             return False
         return True
+
+    def _status(self) -> str | None:
+        """As its postmaster.pid says. To ask the server itself would fill its log with refusals while it recovers."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text().split("\n")
+        except FileNotFoundError:
+            return None
+        assert self.process is not None
+        ours = lines[0] == str(self.process.pid) and len(lines) > STATUS_LINE
+        return lines[STATUS_LINE].strip() if ours else None
 
     def _predecessor_lives(self) -> bool:
         """Backends of a killed server hold its shared memory for a moment; a new one refuses until they are gone."""
@@ -155,8 +188,9 @@ class Cluster:
         configuration = self.data / "depot.conf"
         lines = ["# Written at each start; put your own settings into postgresql.conf, below its include."]
         lines += [f"{name} = {value}" for name, value in settings.items()]
-        configuration.write_text("\n".join(lines) + "\n")
-        self.account.own(configuration)
+        with os.fdopen(self.account.open(configuration), "a") as file:
+            file.truncate(0)
+            file.write("\n".join(lines) + "\n")
 
     def _sockets(self) -> Path:
         if len(os.fsencode(self.home)) <= MAX_SOCKET_DIRECTORY_BYTES:

@@ -6,6 +6,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from depot_api.paths import broken_rule
+
 NIL = "00000000-0000-0000-0000-000000000000"
 JSON = {"Content-Type": "application/json"}
 
@@ -82,6 +84,28 @@ PATHS = [
     "a:b",
     "x" * 1025,
     "tab\tbed",
+    "a/" + "x" * 256,
+    "a/" + "ä" * 128 + "/b",
+    "a/.depot/b",
+    ".DEPOT",
+    "COM\u00b9.txt",
+    "lpt\u00b3",
+    "CON .txt",
+    "a/Aux  ",
+    "CONIN$",
+    "conout$.log/a",
+]
+# Close to those, and allowed.
+GOOD_PATHS = [
+    "a/" + "x" * 255,
+    "ä" * 127,
+    ".depotignore",
+    "a.depot",
+    "com1a",
+    "CONIN",
+    "com\u2074",
+    "a CON",
+    "con-1.txt",
 ]
 
 
@@ -129,6 +153,13 @@ def test_paths(project, path):
 def test_the_database_refuses_the_same_paths(api, path):
     with psycopg.connect(api.owner_url) as owner, pytest.raises((psycopg.errors.CheckViolation, psycopg.DataError)):
         owner.execute("SELECT %s::depot_path", (path,))
+
+
+@pytest.mark.parametrize("path", GOOD_PATHS)
+def test_paths_that_are_allowed(api, path):
+    assert broken_rule(path) is None
+    with psycopg.connect(api.owner_url) as owner:
+        assert owner.execute("SELECT %s::depot_path", (path,)).fetchone() == (path,)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import json
 import re
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,21 @@ def examples(page: str, section: str = "") -> list[Example]:
 
 
 def run(
-    page: str, directory: Path, environment: dict[str, str], section: str = "", timeout_seconds: float = 600
+    page: str,
+    directory: Path,
+    environment: dict[str, str],
+    section: str = "",
+    timeout_seconds: float = 600,
+    instead: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Run the blocks in one bash in `directory`; what each said. A command that fails names its block."""
+    """Run the blocks in one bash in `directory`; what each said. A command that fails names its block.
+
+    `instead` has what is different here from what the page says, such as a directory.
+    """
     blocks = examples(page, section)
+    for shown, ours in (instead or {}).items():
+        assert any(shown in block.commands for block in blocks), f"{page} does not say {shown}"
+        blocks = [replace(block, commands=block.commands.replace(shown, ours)) for block in blocks]
     files = [directory / f"said-{number}" for number in range(len(blocks))]
     script = "set -euo pipefail\n" + "\n".join(
         f"echo {page}:{block.line} >&2\nexec > {file}\n{block.commands}"

@@ -1,5 +1,6 @@
 """Invariants 1 and 2 of the depot's model: durable and verified when written, never wrong when read."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -8,12 +9,15 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depot_api.blobstore.errors import BlobDamaged, BlobMissing, HashMismatch
+from depot_api.blobstore import durability
+from depot_api.blobstore.durability import FEW_FILES
+from depot_api.blobstore.errors import BlobDamaged, BlobMissing, HashMismatch, StorageFull
 from depot_api.blobstore.layout import StoredBlob
 from depot_api.blobstore.store import BlobStore
 from depot_api.blobstore.writer import PIECE_BYTES
@@ -91,6 +95,82 @@ def test_a_wrong_hash_leaves_nothing(store):
     with store.writer() as abandoned:
         abandoned.write(b"bytes")
     assert staged_files(store) == []
+
+
+def test_a_disk_that_is_full_from_the_first_byte_keeps_nothing_of_a_writer(store, monkeypatch):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store.temporary_file()  # the session has a descriptor of its own
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "writev", full)
+        with pytest.raises(StorageFull):
+            store.writer()
+    assert staged_files(store) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+def test_a_store_that_is_opened_on_a_full_disk_can_be_read(tmp_path, monkeypatch):
+    before = BlobStore(tmp_path)
+    before.prepare()
+    blob = put(before, b"kept")
+    before.close()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    later = BlobStore(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "mkdir", full)
+        later.prepare()
+        assert b"".join(later.open(blob).content_chunks()) == b"kept"
+        with pytest.raises(StorageFull):
+            later.writer()
+    put(later, b"room again")
+    later.close()
+
+
+def test_the_first_directories_are_durable_too(tmp_path, monkeypatch):
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    BlobStore(tmp_path / "store").prepare()
+    assert {path.stat().st_ino for path in (tmp_path / "store", tmp_path / "store" / "objects")} <= synced
+
+
+@pytest.mark.parametrize("count", [3, FEW_FILES + 1])
+def test_data_is_durable_before_names_and_names_before_it_says_so(tmp_path, monkeypatch, count):
+    made = BlobStore(tmp_path)
+    made.prepare()
+    staged = []
+    for number in range(count):
+        with made.writer() as writer:
+            writer.write(b"%d" % number)
+            staged.append(writer.finish())
+    steps: list[str] = []
+    inodes = {blob.path.stat().st_ino for blob in staged}
+    directories = {(tmp_path / "objects" / blob.sha256[:2]).stat().st_ino for blob in staged}
+    fsync, replace, libc = os.fsync, os.replace, durability._libc
+
+    def seen_fsync(descriptor: int) -> None:
+        inode = os.fstat(descriptor).st_ino
+        steps.append("data" if inode in inodes else "directory" if inode in directories else "other")
+        fsync(descriptor)
+
+    def seen_syncfs(descriptor: int) -> int:
+        steps.append("everything")
+        return libc.syncfs(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("name"), replace(*names)))
+    monkeypatch.setattr(durability, "_libc", SimpleNamespace(syncfs=seen_syncfs))
+    made.commit(staged)
+    names = ["name"] * count
+    if count > FEW_FILES:
+        assert steps == ["everything", *names, "everything"]
+    else:
+        assert steps == ["data"] * count + names + ["directory"] * len(directories)
+    made.close()
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,5 +1,7 @@
 """Content in and out: what is told to whom, and that wrong bytes are never served."""
 
+import asyncio
+import errno
 import gzip
 import hashlib
 import os
@@ -8,11 +10,15 @@ import socket
 import subprocess
 import time
 import zlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from depot_api.blobstore import pack
+from depot_api.blobstore.store import BlobStore
+from depot_api.objects.receiving import Sink, receive
+from depot_api.problems import Unavailable
 
 
 def temporary_files(store: Path) -> list[Path]:
@@ -100,6 +106,9 @@ def test_ranges_codings_and_conditions(project):
     ):
         part = project.http.get(url, headers={**identity, "Range": header})
         assert (part.status_code, part.content) == (206, expected)
+    for unreadable in (f"bytes={'9' * 5000}-", f"bytes=-{'9' * 5000}", "bytes=١-".encode(), "bytes=5-1", "bytes=-"):
+        ignored = project.http.get(url, headers={**identity, "Range": unreadable})
+        assert (ignored.status_code, ignored.content) == (200, content)
     beyond = project.http.get(url, headers={**identity, "Range": f"bytes={len(content)}-"})
     assert beyond.status_code == 416
     for etag in (whole.headers["etag"], coded.headers["etag"]):
@@ -148,6 +157,17 @@ def wait_for(condition, seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_store_that_cannot_be_written_is_no_error_of_ours():
+    def read_only() -> Sink:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    with pytest.raises(Unavailable, match="Nothing was stored"):
+        asyncio.run(receive(BlobStore(Path("unused")), body(), read_only))
 
 
 @pytest.fixture

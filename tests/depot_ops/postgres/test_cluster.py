@@ -4,7 +4,9 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -12,9 +14,16 @@ import psycopg
 import pytest
 
 from depot_ops.local.ports import any_free
-from depot_ops.postgres.accounts import ServerAccount, reachable_home, runnable_binaries, server_account
+from depot_ops.postgres.accounts import (
+    AccountError,
+    ServerAccount,
+    passable,
+    reachable_home,
+    runnable_binaries,
+    server_account,
+)
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
-from depot_ops.postgres.cluster import Cluster, ClusterError, archiving
+from depot_ops.postgres.cluster import Cluster, ClusterError, Patience, archiving
 
 
 @pytest.fixture
@@ -142,5 +151,76 @@ def test_an_installation_that_the_account_cannot_reach_is_copied(tmp_path):
         shutil.rmtree(runnable.bindir.parent.parent.parent)
 
 
-def test_whoever_is_not_root_runs_servers_as_themselves():
-    assert ServerAccount().process_owner() == {}
+@needs_root
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("name", ["server.log", "data/depot.conf"])
+def test_a_link_that_the_account_laid_gives_it_nothing(own_cluster, tmp_path, name, link):
+    precious = own_cluster.home.with_name("precious")  # on the same file system
+    precious.write_text("root's")
+    path = own_cluster.home / name
+    path.unlink(missing_ok=True)
+    getattr(path, link)(precious)
+    with pytest.raises(AccountError, match="take it away"):
+        own_cluster.start()
+    assert (precious.read_text(), precious.stat().st_uid) == ("root's", 0)
+
+
+@needs_root
+def test_a_directory_that_the_account_put_elsewhere_gives_it_nothing(own_cluster):
+    roots = own_cluster.home.with_name("roots")
+    roots.mkdir()
+    own_cluster.data.rename(own_cluster.home / "hidden")
+    own_cluster.data.symlink_to(roots)
+    with pytest.raises(AccountError, match="take it away"):
+        own_cluster.start()
+    own_cluster.account.own(own_cluster.data)
+    assert list(roots.iterdir()) == []
+    assert roots.stat().st_uid == 0
+
+
+@needs_root
+def test_a_closed_umask_closes_nothing_to_the_account(reachable_dir):
+    before = os.umask(0o077)
+    try:
+        directory = Path(tempfile.mkdtemp(dir=reachable_dir))
+        directory.chmod(0o711)
+        passable(directory / "a" / "b")
+    finally:
+        os.umask(before)
+    (directory / "a").chmod(0o711)
+    assert server_account().can_reach(directory / "a" / "b")
+
+
+def archive_that_takes(seconds: float, cluster: Cluster) -> None:
+    """Before the server answers, it asks an archive for its log, a few times."""
+    cluster.settings = {**cluster.settings, "restore_command": f"'sleep {seconds}; false'"}
+    (cluster.data / "recovery.signal").touch()
+    cluster.account.own(cluster.data / "recovery.signal")
+
+
+def test_a_recovery_takes_as_long_as_it_takes(own_cluster, monkeypatch):
+    monkeypatch.setattr("depot_ops.postgres.cluster.START_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr("depot_ops.postgres.cluster.PROGRESS_SECONDS", 0.5)
+    archive_that_takes(1.5, own_cluster)
+    with pytest.raises(ClusterError, match="does not answer"):
+        own_cluster.start()
+    said: list[str] = []
+    own_cluster.start(Patience(said.append, threading.Event()))
+    assert rows(own_cluster, "SELECT 1") == [(1,)]
+    assert "replays its log" in said[0] and "LOG:" in said[0]
+
+
+def test_a_recovery_ends_when_told(own_cluster, monkeypatch):
+    monkeypatch.setattr("depot_ops.postgres.cluster.PROGRESS_SECONDS", 0.1)
+    archive_that_takes(600, own_cluster)
+    stop = threading.Event()
+    own_cluster.start(Patience(lambda _: stop.set(), stop))
+    assert own_cluster.process is None
+
+
+@pytest.mark.parametrize("account", [ServerAccount(), server_account()], ids=["own", "lent"])
+def test_whom_servers_run_as(account):
+    command = ["id", "-u"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, **account.process_owner())
+    assert int(done.stdout) == (os.geteuid() if account.uid is None else account.uid)
+    assert int(done.stdout) != 0 or account.uid is None
