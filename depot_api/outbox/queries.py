@@ -40,5 +40,21 @@ async def asset(tx: Transaction, project_id: UUID, asset_id: UUID) -> DictRow | 
     )
 
 
+async def merge(tx: Transaction, project_id: UUID, merge_id: UUID) -> DictRow | None:
+    return await fetch_one(
+        tx,
+        "SELECT %(project)s AS project_id, * FROM ref_merge(%(project)s, %(merge)s)",
+        {"project": project_id, "merge": merge_id},
+    )
+
+
+async def obliteration(tx: Transaction, project_id: UUID, obliteration_id: UUID) -> DictRow | None:
+    return await fetch_one(
+        tx,
+        "SELECT %(project)s AS project_id, * FROM ref_obliteration(%(project)s, %(obliteration)s)",
+        {"project": project_id, "obliteration": obliteration_id},
+    )
+
+
 async def versions(tx: Transaction, changelist_id: UUID, after_key: str, limit: int) -> list[DictRow]:
     return await fetch_all(tx, "SELECT * FROM ref_versions(%s, %s, %s)", (changelist_id, after_key, limit))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-from depot_api.blobstore.refs import AssetRef, BranchRef, ProjectRef, Ref, VersionRef
+from depot_api.blobstore.refs import AssetRef, BranchRef, MergeRef, ObliterationRef, ProjectRef, Ref, VersionRef
 from depot_api.depot import Depot
 from depot_api.events import EventKind
 from depot_api.outbox import queries
@@ -43,6 +43,13 @@ async def _refs_of(depot: Depot, event: dict[str, Any]) -> AsyncIterator[Ref]:
         case _ if event["kind"] == EventKind.CHANGELIST_SUBMITTED:
             async for version in _version_refs(depot, UUID(payload["id"])):
                 yield version
+        case _ if event["kind"] == EventKind.CHANGELIST_UPDATED:  # a description that an admin has corrected
+            async for version in _version_refs(depot, UUID(payload["changelist_id"])):
+                yield version
+        case ["path_permissions" | "typemap" | "label", _]:
+            async with depot.database.anonymous() as tx:
+                project = await queries.project(tx, project_id)
+            yield ProjectRef.model_validate(project)
         case ["project" | "member", _]:
             async with depot.database.anonymous() as tx:
                 project = await queries.project(tx, project_id)
@@ -60,6 +67,14 @@ async def _refs_of(depot: Depot, event: dict[str, Any]) -> AsyncIterator[Ref]:
                 asset = await queries.asset(tx, project_id, UUID(payload["asset_id"]))
             if asset:
                 yield AssetRef.model_validate(asset)
+        case _ if event["kind"] == EventKind.MERGE_MERGED:
+            async with depot.database.anonymous() as tx:
+                merge = await queries.merge(tx, project_id, UUID(payload["merge_id"]))
+            yield MergeRef.model_validate(merge)
+        case ["obliteration", _]:
+            async with depot.database.anonymous() as tx:
+                obliteration = await queries.obliteration(tx, project_id, UUID(payload["obliteration_id"]))
+            yield ObliterationRef.model_validate(obliteration)
 
 
 async def _version_refs(depot: Depot, changelist_id: UUID) -> AsyncIterator[VersionRef]:
