@@ -144,6 +144,28 @@ async def put_items(tx: Transaction, project_id: UUID, changelist_id: UUID, item
     return await _count_items(tx, changelist_id)
 
 
+async def unknown_sources(
+    tx: Transaction, project_id: UUID, items: Sequence[ItemRow], limit: int
+) -> list[DictRow]:
+    """Those that name a version which their source branch has not, and never had: {path, version}"""
+    return await fetch_all(
+        tx,
+        """SELECT asked.path, asked.version
+           FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::int[]) AS asked (path, key, branch_id, version)
+           LEFT JOIN LATERAL (
+               SELECT id FROM assets WHERE project_id = %s AND path_key = asked.key OFFSET 0) a ON true
+           WHERE NOT was_on_branch(a.id, asked.version, asked.branch_id) ORDER BY asked.path LIMIT %s""",
+        (
+            [item.path for item in items],
+            [item.path_key for item in items],
+            [item.source_branch_id for item in items],
+            [item.source_version for item in items],
+            project_id,
+            limit,
+        ),
+    )
+
+
 async def remove_items(tx: Transaction, changelist_id: UUID, path_keys: Sequence[str]) -> int:
     """How many items the changelist then has."""
     await tx.execute(

@@ -44,6 +44,7 @@ from depot_api.problems import (
     Conflict,
     EmptyChangelist,
     Forbidden,
+    Invalid,
     InvalidPath,
     Locked,
     LockLost,
@@ -197,9 +198,24 @@ async def put_rows(tx: Transaction, changelist_id: UUID, rows: Sequence[ItemRow]
     """Into an open changelist of the asker's own, in a transaction that others have begun."""
     changelist = await open_changelist(tx, changelist_id)
     await _refuse_forbidden_paths(tx, changelist.project_id, rows)
+    await refuse_unknown_sources(tx, changelist.project_id, rows)
     count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
     await _refuse_misspelt_paths(tx, changelist_id)
     return ItemsCount(items_count=count)
+
+
+async def refuse_unknown_sources(tx: Transaction, project_id: UUID, rows: Sequence[ItemRow]) -> None:
+    """Integrations whose source branch has no such version of the path: later merges would believe them."""
+    integrated = [row for row in rows if row.action == ItemAction.INTEGRATE]
+    if not integrated:
+        return
+    unknown = await queries.unknown_sources(tx, project_id, integrated, MAX_NAMED)
+    if unknown:
+        named = [
+            ProblemError(detail=f"{row['path']!r} has no version {row['version']} on that branch", pointer="/items")
+            for row in unknown
+        ]
+        raise Invalid(f"{named[0].detail}. Integrate what the source branch shows.", errors=named)
 
 
 # For merges, which fill a changelist of their own and land it through their gate ------------------------------------
