@@ -1,5 +1,6 @@
 """SQL of the outbox's readers, all through SECURITY DEFINER functions: they have no identity and serve every tenant."""
 
+from datetime import timedelta
 from uuid import UUID
 
 from psycopg.rows import DictRow
@@ -18,6 +19,14 @@ async def events(tx: Transaction, consumer: str, limit: int) -> list[DictRow]:
 
 async def advance(tx: Transaction, consumer: str, xact_id: str, event_id: int) -> None:
     await tx.execute("SELECT advance_outbox(%s, %s::text::xid8, %s)", (consumer, xact_id, event_id))
+
+
+async def take_storage_snapshots(tx: Transaction) -> None:
+    await tx.execute("SELECT take_storage_snapshots()")
+
+
+async def expire_idempotency_keys(tx: Transaction, older_than: timedelta) -> None:
+    await tx.execute("SELECT expire_idempotency_keys(%s)", (older_than,))
 
 
 async def project(tx: Transaction, project_id: UUID) -> DictRow | None:

@@ -1,4 +1,4 @@
-"""The outbox's readers: of all workers of a deployment one runs them, and the others wait to take over."""
+"""The outbox's readers and housekeeping: of all workers of a deployment one runs them, the others wait to take over."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import psycopg
 import structlog
 
 from depot_api.depot import Depot
-from depot_api.outbox import refs
+from depot_api.outbox import housekeeping, refs
 from depot_api.outbox.repeat import repeat
 from depot_api.webhooks.delivery import Deliverer
 
@@ -61,6 +61,9 @@ class OutboxWorker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_hold(self._depot, connection))
                 group.create_task(repeat("refs", lambda: refs.write_next(self._depot)))
+                group.create_task(
+                    repeat("housekeeping", lambda: housekeeping.keep_house(self._depot), housekeeping.EVERY_SECONDS)
+                )
                 group.create_task(Deliverer(self._depot).run())
 
 
