@@ -141,12 +141,12 @@ async def put_items(tx: Transaction, project_id: UUID, changelist_id: UUID, item
             [item.lock_fencing_number for item in items],
         ),
     )
-    return await _count_items(tx, changelist_id)
+    count = await _count_items(tx, changelist_id)
+    assert count is not None, "the project cannot be archived before these items are committed"
+    return count
 
 
-async def unknown_sources(
-    tx: Transaction, project_id: UUID, items: Sequence[ItemRow], limit: int
-) -> list[DictRow]:
+async def unknown_sources(tx: Transaction, project_id: UUID, items: Sequence[ItemRow], limit: int) -> list[DictRow]:
     """Those that name a version which their source branch has not, and never had: {path, version}"""
     return await fetch_all(
         tx,
@@ -166,8 +166,8 @@ async def unknown_sources(
     )
 
 
-async def remove_items(tx: Transaction, changelist_id: UUID, path_keys: Sequence[str]) -> int:
-    """How many items the changelist then has."""
+async def remove_items(tx: Transaction, changelist_id: UUID, path_keys: Sequence[str]) -> int | None:
+    """How many items the changelist then has. None when the project has been archived meanwhile."""
     await tx.execute(
         "DELETE FROM changelist_items WHERE changelist_id = %s AND path_key = ANY (%s)",
         (changelist_id, list(path_keys)),
@@ -187,7 +187,7 @@ async def keep_items(tx: Transaction, changelist_id: UUID, path_keys: Sequence[s
     await _count_items(tx, changelist_id)
 
 
-async def _count_items(tx: Transaction, changelist_id: UUID) -> int:
+async def _count_items(tx: Transaction, changelist_id: UUID) -> int | None:
     row = await fetch_one(
         tx,
         """UPDATE changelists SET revision = revision + 1,
@@ -195,8 +195,7 @@ async def _count_items(tx: Transaction, changelist_id: UUID) -> int:
            WHERE id = %(id)s RETURNING items_count""",
         {"id": changelist_id},
     )
-    assert row is not None
-    return int(row["items_count"])
+    return int(row["items_count"]) if row else None
 
 
 async def items(tx: Transaction, changelist_id: UUID, after: str, limit: int) -> list[DictRow]:

@@ -259,7 +259,8 @@ async def unlocked_exclusive_paths(
 ) -> list[str]:
     """Paths that stop being what they were, without an own lock, where the first regex that matches is exclusive.
 
-    What is integrated as it is, and newer, was locked where it was made; any other integration is an edit. One regex after the other over all items, because PostgreSQL keeps only 32 compiled ones.
+    What is integrated as it is, and newer, was locked where it was made; any other integration is an edit. One regex
+    after the other over all items, because PostgreSQL keeps only 32 compiled ones.
     """
     rows = await fetch_all(
         tx,
