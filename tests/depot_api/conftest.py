@@ -23,7 +23,7 @@ from depot_ops.local.ports import any_free
 from depot_ops.postgres.cluster import Cluster
 
 ADMIN_PASSWORD = "admin-password-1"
-START_TIMEOUT_SECONDS = 30
+START_TIMEOUT_SECONDS = 60
 JWT_SECRET = "a secret of tests, 32 characters or more"
 
 
