@@ -19,7 +19,7 @@ Key = Annotated[
         min_length=1,
         max_length=200,
         pattern=r"^[\x21-\x7e]+$",
-        description="Sent again with the same request, it answers what the first one answered.",
+        description="Sent again with the same request within 7 days, it answers what the first one answered.",
     ),
 ]
 Answer = TypeVar("Answer", bound=BaseModel)

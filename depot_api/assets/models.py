@@ -40,10 +40,12 @@ class AssetCreate(WireModel):
 
 
 class AssetUpdate(WireModel):
-    """What is left out stays as it is; what is given replaces all of what was there."""
+    """What is left out stays as it is; what is given replaces all of what was there, but for single tags."""
 
     asset_type: AssetType | None = None
     tags: Tags | None = None
+    add_tags: Tags = Field(default=[], description="Added to those that are there, whoever adds others meanwhile.")
+    remove_tags: Tags = Field(default=[], description="Taken away, after others were added.")
     metadata: StorableJson | None = None
 
 

@@ -70,16 +70,33 @@ async def versions(tx: Transaction, asset_id: UUID, before: int, limit: int) -> 
 
 
 async def update_asset(
-    tx: Transaction, asset_id: UUID, asset_type: str | None, tags: list[str] | None, metadata: dict[str, Any] | None
+    tx: Transaction,
+    asset_id: UUID,
+    asset_type: str | None,
+    tags: list[str] | None,
+    add_tags: list[str],
+    remove_tags: list[str],
+    metadata: dict[str, Any] | None,
 ) -> DictRow:
-    """NULL leaves as it is."""
+    """NULL leaves as it is. Tags keep their order; each is there once."""
     row = await fetch_one(
         tx,
-        """UPDATE assets SET asset_type = coalesce(%s, asset_type), tags = coalesce(%s, tags),
-               metadata = coalesce(%s, metadata)
-           WHERE id = %s
+        """UPDATE assets SET asset_type = coalesce(%(asset_type)s, asset_type),
+               tags = ARRAY(
+                   SELECT tag FROM unnest(coalesce(%(tags)s::text[], tags) || %(add)s::text[])
+                       WITH ORDINALITY AS t (tag, place)
+                   WHERE tag <> ALL (%(remove)s::text[]) GROUP BY tag ORDER BY min(place)),
+               metadata = coalesce(%(metadata)s, metadata)
+           WHERE id = %(id)s
            RETURNING id, project_id, path, asset_type, tags, metadata, last_version, created_at""",
-        (asset_type, tags, Jsonb(metadata) if metadata is not None else None, asset_id),
+        {
+            "asset_type": asset_type,
+            "tags": tags,
+            "add": add_tags,
+            "remove": remove_tags,
+            "metadata": Jsonb(metadata) if metadata is not None else None,
+            "id": asset_id,
+        },
     )
     assert row is not None
     return row

@@ -26,6 +26,7 @@ from depot_api.assets.models import (
 )
 from depot_api.assets.upload import FILE, MEDIA_TYPE, VersionForm
 from depot_api.changelists.models import Submitted
+from depot_api.idempotency import Key
 from depot_api.identity.actor import CurrentUser
 from depot_api.objects import service as objects
 from depot_api.objects.routes import CONTENT_RESPONSES, announced_bytes
@@ -33,6 +34,7 @@ from depot_api.problems import (
     AlreadyExists,
     ContentDamaged,
     Forbidden,
+    IdempotencyKeyReused,
     InvalidPath,
     LengthRequired,
     Locked,
@@ -63,17 +65,27 @@ VERSION_UPLOAD = {
     "properties": {FILE: {"type": "string", "contentMediaType": "application/octet-stream"}, **_FIELDS["properties"]},
     "required": [FILE],
 }
-SUBMIT_PROBLEMS = (Forbidden, ProjectArchived, StaleBase, Locked, LockRequired, MissingContent)
+SUBMIT_PROBLEMS = (
+    Forbidden,
+    ProjectArchived,
+    StaleBase,
+    Locked,
+    LockRequired,
+    MissingContent,
+    IdempotencyKeyReused,
+)
 
 
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Create an asset: a path with type, tags and metadata, and no content yet",
-    responses=documented(Forbidden, PathForbidden, ProjectArchived, AlreadyExists, InvalidPath, PathInUse),
+    responses=documented(
+        Forbidden, PathForbidden, ProjectArchived, AlreadyExists, InvalidPath, PathInUse, IdempotencyKeyReused
+    ),
 )
-async def create_asset(body: AssetCreate, actor: CurrentUser) -> Asset:
-    return await service.create_asset(actor, body)
+async def create_asset(body: AssetCreate, actor: CurrentUser, idempotency_key: Key = None) -> Asset:
+    return await service.create_asset(actor, body, idempotency_key)
 
 
 @router.get("", summary="List a project's assets in path order", responses=documented())
@@ -107,8 +119,8 @@ async def update_asset(asset_id: UUID, body: AssetUpdate, actor: CurrentUser) ->
     summary="Move or rename an asset on a branch, with its history",
     responses=documented(*SUBMIT_PROBLEMS, InvalidPath, PathInUse),
 )
-async def move_asset(asset_id: UUID, body: AssetMove, actor: CurrentUser) -> AssetVersion:
-    return await service.move_asset(actor, asset_id, body)
+async def move_asset(asset_id: UUID, body: AssetMove, actor: CurrentUser, idempotency_key: Key = None) -> AssetVersion:
+    return await service.move_asset(actor, asset_id, body, idempotency_key)
 
 
 @router.post(
@@ -116,8 +128,8 @@ async def move_asset(asset_id: UUID, body: AssetMove, actor: CurrentUser) -> Ass
     summary="Delete an asset on a branch; its history stays",
     responses=documented(*SUBMIT_PROBLEMS),
 )
-async def delete_asset(asset_id: UUID, body: AssetDelete, actor: CurrentUser) -> Submitted:
-    return await service.delete_asset(actor, asset_id, body)
+async def delete_asset(asset_id: UUID, body: AssetDelete, actor: CurrentUser, idempotency_key: Key = None) -> Submitted:
+    return await service.delete_asset(actor, asset_id, body, idempotency_key)
 
 
 @router.post(
@@ -126,8 +138,10 @@ async def delete_asset(asset_id: UUID, body: AssetDelete, actor: CurrentUser) ->
     summary="Bring back an asset that was deleted on a branch",
     responses=documented(*SUBMIT_PROBLEMS, PathInUse),
 )
-async def restore_asset(asset_id: UUID, body: AssetRestore, actor: CurrentUser) -> AssetVersion:
-    return await service.restore_asset(actor, asset_id, body)
+async def restore_asset(
+    asset_id: UUID, body: AssetRestore, actor: CurrentUser, idempotency_key: Key = None
+) -> AssetVersion:
+    return await service.restore_asset(actor, asset_id, body, idempotency_key)
 
 
 @router.get(
@@ -154,8 +168,10 @@ async def list_versions(
     summary="Submit a new version from content that was sent before",
     responses=documented(*SUBMIT_PROBLEMS),
 )
-async def create_version(asset_id: UUID, body: VersionCreate, actor: CurrentUser) -> AssetVersion:
-    return await service.create_version(actor, asset_id, body)
+async def create_version(
+    asset_id: UUID, body: VersionCreate, actor: CurrentUser, idempotency_key: Key = None
+) -> AssetVersion:
+    return await service.create_version(actor, asset_id, body, idempotency_key)
 
 
 @router.post(

@@ -6,6 +6,7 @@ from uuid import UUID
 from depot_api import events
 from depot_api.assets import queries
 from depot_api.assets.models import (
+    MAX_TAGS,
     MAX_VERSION,
     Asset,
     AssetCreate,
@@ -25,13 +26,13 @@ from depot_api.changelists import service as changelists
 from depot_api.changelists.models import ChangelistCreate, Item, ItemAction, Submitted
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
+from depot_api.idempotency import once
 from depot_api.identity.actor import Actor
 from depot_api.objects import service as objects
 from depot_api.paths import broken_rule, path_key
 from depot_api.permissions import service as permissions
 from depot_api.permissions.models import PathAccess
-from depot_api.preconditions import ANY
-from depot_api.problems import AlreadyExists, InvalidPath, NotFound, PathInUse, Problem, ProblemError
+from depot_api.problems import AlreadyExists, Invalid, InvalidPath, NotFound, PathInUse, Problem, ProblemError
 from depot_api.projects import service as projects
 from depot_api.projects.models import ProjectRole
 from depot_api.wire import Page, decode_cursor, encode_cursor
@@ -46,10 +47,8 @@ async def readable_asset(tx: Transaction, asset_id: UUID) -> Asset:
     return Asset.model_validate(row)
 
 
-async def create_asset(actor: Actor, wanted: AssetCreate) -> Asset:
-    _refuse_broken_path(wanted.path, "/path")
-    key = path_key(wanted.path)
-    async with actor.transaction() as tx:
+async def create_asset(actor: Actor, wanted: AssetCreate, idempotency_key: str | None) -> Asset:
+    async def create() -> Asset:
         await projects.writable_project(tx, wanted.project_id, ProjectRole.CONTRIBUTOR)
         await _refuse_unwritable(tx, wanted.project_id, wanted.path)
         row = await queries.insert_asset(
@@ -66,7 +65,13 @@ async def create_asset(actor: Actor, wanted: AssetCreate) -> Asset:
             raise _taken(wanted.path, await queries.asset_at(tx, wanted.project_id, key))
         payload = {"asset_id": str(row["id"]), "path": wanted.path}
         await events.record(tx, wanted.project_id, EventKind.ASSET_CREATED, actor.user_id, payload)
-    return Asset.model_validate(row)
+        return Asset.model_validate(row)
+
+    _refuse_broken_path(wanted.path, "/path")
+    key = path_key(wanted.path)
+    async with actor.transaction() as tx:
+        request = "create asset " + wanted.model_dump_json()
+        return await once(tx, actor.user_id, idempotency_key, request, Asset, create)
 
 
 def _refuse_broken_path(path: str, pointer: str) -> None:
@@ -117,13 +122,22 @@ async def update_asset(actor: Actor, asset_id: UUID, wanted: AssetUpdate) -> Ass
         await projects.writable_project(tx, asset.project_id, ProjectRole.CONTRIBUTOR)
         await _refuse_unwritable(tx, asset.project_id, asset.path)
         tags = list(dict.fromkeys(wanted.tags)) if wanted.tags is not None else None
-        row = await queries.update_asset(tx, asset_id, wanted.asset_type, tags, wanted.metadata)
+        row = await queries.update_asset(
+            tx, asset_id, wanted.asset_type, tags, wanted.add_tags, wanted.remove_tags, wanted.metadata
+        )
+        if len(row["tags"]) > MAX_TAGS:
+            raise Invalid(
+                f"{asset.path!r} would have {len(row['tags'])} tags, and at most {MAX_TAGS} are taken.",
+                errors=[ProblemError(detail="too many", pointer="/add_tags")],
+            )
         payload = {"asset_id": str(asset_id), "path": asset.path, **wanted.model_dump(mode="json", exclude_none=True)}
         await events.record(tx, asset.project_id, EventKind.ASSET_UPDATED, actor.user_id, payload)
     return Asset.model_validate(row)
 
 
-async def create_version(actor: Actor, asset_id: UUID, wanted: VersionCreate) -> AssetVersion:
+async def create_version(
+    actor: Actor, asset_id: UUID, wanted: VersionCreate, idempotency_key: str | None = None
+) -> AssetVersion:
     asset, branch_id = await _writable_asset(actor, asset_id, wanted.branch_id)
     item = Item(
         action=ItemAction.EDIT if wanted.base_version else ItemAction.ADD,
@@ -131,11 +145,13 @@ async def create_version(actor: Actor, asset_id: UUID, wanted: VersionCreate) ->
         base_version=wanted.base_version,
         sha256=wanted.sha256,
     )
-    submitted = await _submit_one(actor, asset.project_id, branch_id, item, wanted.description)
+    submitted = await _submit_one(actor, asset.project_id, branch_id, item, wanted.description, idempotency_key)
     return await _version_made(actor, asset_id, submitted)
 
 
-async def move_asset(actor: Actor, asset_id: UUID, wanted: AssetMove) -> AssetVersion:
+async def move_asset(
+    actor: Actor, asset_id: UUID, wanted: AssetMove, idempotency_key: str | None = None
+) -> AssetVersion:
     """The first version of the asset at the new path; type, tags and metadata go along."""
     _refuse_broken_path(wanted.to_path, "/to_path")
     asset, branch_id = await _writable_asset(actor, asset_id, wanted.branch_id)
@@ -148,21 +164,25 @@ async def move_asset(actor: Actor, asset_id: UUID, wanted: AssetMove) -> AssetVe
         base_version=wanted.base_version,
         sha256=content,
     )
-    submitted = await _submit_one(actor, asset.project_id, branch_id, item, wanted.description)
+    submitted = await _submit_one(actor, asset.project_id, branch_id, item, wanted.description, idempotency_key)
     async with actor.transaction() as tx:
         moved = await queries.asset_at(tx, asset.project_id, path_key(wanted.to_path))
     assert moved is not None, "a submitted move made the asset it moves to"
     return await _version_made(actor, moved["id"], submitted)
 
 
-async def delete_asset(actor: Actor, asset_id: UUID, wanted: AssetDelete) -> Submitted:
+async def delete_asset(
+    actor: Actor, asset_id: UUID, wanted: AssetDelete, idempotency_key: str | None = None
+) -> Submitted:
     """Its history stays; the branch no longer shows it."""
     asset, branch_id = await _writable_asset(actor, asset_id, wanted.branch_id)
     item = Item(action=ItemAction.DELETE, path=asset.path, base_version=wanted.base_version)
-    return await _submit_one(actor, asset.project_id, branch_id, item, wanted.description)
+    return await _submit_one(actor, asset.project_id, branch_id, item, wanted.description, idempotency_key)
 
 
-async def restore_asset(actor: Actor, asset_id: UUID, wanted: AssetRestore) -> AssetVersion:
+async def restore_asset(
+    actor: Actor, asset_id: UUID, wanted: AssetRestore, idempotency_key: str | None = None
+) -> AssetVersion:
     """A new version at a path that was deleted, from content that it had."""
     asset, branch_id = await _writable_asset(actor, asset_id, wanted.branch_id)
     async with actor.transaction() as tx:
@@ -172,7 +192,7 @@ async def restore_asset(actor: Actor, asset_id: UUID, wanted: AssetRestore) -> A
             else await _last_content_on(tx, asset, branch_id)
         )
     item = Item(action=ItemAction.ADD, path=asset.path, sha256=content)
-    submitted = await _submit_one(actor, asset.project_id, branch_id, item, wanted.description)
+    submitted = await _submit_one(actor, asset.project_id, branch_id, item, wanted.description, idempotency_key)
     return await _version_made(actor, asset_id, submitted)
 
 
@@ -199,16 +219,11 @@ async def _last_content_on(tx: Transaction, asset: Asset, branch_id: UUID) -> st
     return content.hex()
 
 
-async def _submit_one(actor: Actor, project_id: UUID, branch_id: UUID, item: Item, description: str) -> Submitted:
-    """A changelist of one item, submitted; abandoned when it is refused."""
+async def _submit_one(
+    actor: Actor, project_id: UUID, branch_id: UUID, item: Item, description: str, idempotency_key: str | None
+) -> Submitted:
     wanted = ChangelistCreate(project_id=project_id, branch_id=branch_id, description=description)
-    changelist = await changelists.create_changelist(actor, wanted, None)
-    try:
-        await changelists.put_items(actor, changelist.id, [item])
-        return await changelists.submit(actor, changelist.id, None, None)
-    except Problem:
-        await changelists.abandon_changelist(actor, changelist.id, ANY)
-        raise
+    return await changelists.submit_item(actor, wanted, item, idempotency_key)
 
 
 async def _version_made(actor: Actor, asset_id: UUID, submitted: Submitted) -> AssetVersion:

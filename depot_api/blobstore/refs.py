@@ -1,7 +1,8 @@
 """`refs/<project_id>/`: what the catalogue knows, beside the objects, so that a lost database can be made again.
 
-`<timestamp>_<asset_id>.json` is one path in one submitted changelist; `project.json`, `branch_<id>.json` and
-`asset_<id>.json` are how these stand now. Writing the same document again changes nothing.
+`<timestamp>_<asset_id>.json` is one path in one submitted changelist, `merge_<id>.json` one merge that has landed;
+`project.json`, `branch_<id>.json`, `asset_<id>.json` and `obliteration_<id>.json` are how these stand now. Writing the
+same document again changes nothing.
 """
 
 import re
@@ -20,11 +21,14 @@ VERSION_NAME = re.compile(r"\d{8}T\d{6}\.\d{9}Z_[0-9a-f-]{36}\.json")
 
 
 class _Ref(BaseModel):
-    """Fields that a later format adds are not an error for this one."""
+    """Format 2 says what 1 did not: who may do what, merges and integrations, labels, obliterations.
+
+    Those fields are None in a document of format 1. Fields that a later format adds are not an error for this one.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
 
 
 class UserRef(BaseModel):
@@ -40,6 +44,31 @@ class MemberRef(BaseModel):
     created_at: datetime
 
 
+class PathPermissionRef(BaseModel):
+    """A rule about one user, one role, or with neither about every member below manager."""
+
+    pattern: str
+    user: UserRef | None
+    role: str | None
+    access: str
+
+
+class TypemapRuleRef(BaseModel):
+    pattern: str
+    exclusive: bool
+    mergeable: bool
+    asset_type: str
+    scope: str
+
+
+class LabelRef(BaseModel):
+    name: str
+    branch_id: UUID
+    at_no: int
+    created_by: UserRef
+    created_at: datetime
+
+
 class ProjectRef(_Ref):
     id: UUID
     name: str
@@ -50,6 +79,9 @@ class ProjectRef(_Ref):
     created_by: UserRef
     created_at: datetime
     members: list[MemberRef]
+    path_permissions: list[PathPermissionRef] | None = None
+    typemap: list[TypemapRuleRef] | None = None
+    labels: list[LabelRef] | None = None
 
     @property
     def place(self) -> str:
@@ -66,6 +98,8 @@ class BranchRef(_Ref):
     submit_role: str
     require_review: bool
     require_validation: bool
+    approve_role: str | None = None
+    required_approvals: int | None = None
     created_by: UserRef
     created_at: datetime
 
@@ -102,6 +136,8 @@ class VersionRef(_Ref):
     base_version: int | None
     moved_from: str | None
     moved_to: str | None
+    source_branch_id: UUID | None = None
+    source_version: int | None = None
     branch_id: UUID
     branch: str
     changelist_id: UUID
@@ -119,7 +155,53 @@ class VersionRef(_Ref):
         return f"{self.project_id}/{timestamp}_{self.asset_id}.json"
 
 
-Ref = ProjectRef | BranchRef | AssetRef | VersionRef
+class MergeRef(_Ref):
+    """A merge that has landed: from `landed_no` on the target knows the source as of `source_at`."""
+
+    project_id: UUID
+    id: UUID
+    source_branch_id: UUID
+    source_at: int
+    target_branch_id: UUID
+    target_at: int | None
+    landed_no: int
+    changelist_id: UUID
+    changelist_no: int | None  # None where nothing was to do
+    description: str
+    merge_text: bool
+    paths_count: int
+    size_bytes: int
+    created_by: UserRef
+    created_at: datetime
+    completed_at: datetime
+
+    @property
+    def place(self) -> str:
+        return f"{self.project_id}/merge_{self.id}.json"
+
+
+class ObliteratedRef(BaseModel):
+    asset_id: UUID
+    version: int
+
+
+class ObliterationRef(_Ref):
+    project_id: UUID
+    id: UUID
+    reason: str
+    status: str
+    requested_by: UserRef
+    requested_at: datetime
+    due_at: datetime
+    finished_at: datetime | None
+    versions: list[ObliteratedRef]
+
+    @property
+    def place(self) -> str:
+        return f"{self.project_id}/obliteration_{self.id}.json"
+
+
+Ref = ProjectRef | BranchRef | AssetRef | VersionRef | MergeRef | ObliterationRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +219,14 @@ class ProjectRefs:
 
     def assets(self) -> Iterator[AssetRef]:
         return (AssetRef.model_validate_json(path.read_bytes()) for path in self._named("asset_*.json"))
+
+    def merges(self) -> list[MergeRef]:
+        """In the order in which they landed."""
+        found = [MergeRef.model_validate_json(path.read_bytes()) for path in self._named("merge_*.json")]
+        return sorted(found, key=lambda merge: (merge.landed_no, merge.completed_at))
+
+    def obliterations(self) -> list[ObliterationRef]:
+        return [ObliterationRef.model_validate_json(path.read_bytes()) for path in self._named("obliteration_*.json")]
 
     def versions(self) -> Iterator[VersionRef]:
         paths = (path for path in self.directory.iterdir() if VERSION_NAME.fullmatch(path.name))

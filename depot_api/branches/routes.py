@@ -18,8 +18,9 @@ from depot_api.branches.models import (
     LabelSet,
     Manifest,
 )
+from depot_api.idempotency import Key
 from depot_api.identity.actor import CurrentUser
-from depot_api.problems import AlreadyExists, Forbidden, ProjectArchived, documented
+from depot_api.problems import AlreadyExists, Forbidden, IdempotencyKeyReused, ProjectArchived, documented
 from depot_api.wire import Cursor, Limit, Page, Text
 
 router = APIRouter(tags=["branches"])
@@ -39,10 +40,10 @@ LabelName = Annotated[Text, Path(pattern=LABEL_PATTERN, max_length=200)]
     "/branches",
     status_code=status.HTTP_201_CREATED,
     summary="Create a branch; copies nothing",
-    responses=documented(AlreadyExists, Forbidden, ProjectArchived),
+    responses=documented(AlreadyExists, Forbidden, ProjectArchived, IdempotencyKeyReused),
 )
-async def create_branch(body: BranchCreate, actor: CurrentUser) -> Branch:
-    return await service.create_branch(actor, body)
+async def create_branch(body: BranchCreate, actor: CurrentUser, idempotency_key: Key = None) -> Branch:
+    return await service.create_branch(actor, body, idempotency_key)
 
 
 @router.get("/branches/{branch_id}", summary="Get a branch", responses=documented())

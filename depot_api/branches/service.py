@@ -12,6 +12,7 @@ from depot_api.branches import queries
 from depot_api.branches.models import Branch, BranchCreate, BranchUpdate, Label, LabelSet, Point
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
+from depot_api.idempotency import once
 from depot_api.identity.actor import Actor
 from depot_api.problems import AlreadyExists, Invalid, NotFound, ProblemError
 from depot_api.projects import service as projects
@@ -58,8 +59,8 @@ def _beyond_head(branch: Branch, at: int, pointer: str) -> Invalid:
     )
 
 
-async def create_branch(actor: Actor, wanted: BranchCreate) -> Branch:
-    async with actor.transaction() as tx:
+async def create_branch(actor: Actor, wanted: BranchCreate, idempotency_key: str | None) -> Branch:
+    async def create() -> Branch:
         project = await projects.writable_project(tx, wanted.project_id, ProjectRole.LEAD)
         parent = await branch_of_project(tx, project.id, wanted.parent_id or project.default_branch_id)
         parent_at = await resolve_point(tx, parent, wanted.parent_at, wanted.parent_label)
@@ -77,6 +78,10 @@ async def create_branch(actor: Actor, wanted: BranchCreate) -> Branch:
         payload = {"branch_id": str(branch_id), "name": wanted.name, "parent_at": parent_at}
         await events.record(tx, project.id, EventKind.BRANCH_CREATED, actor.user_id, payload)
         return await readable_branch(tx, branch_id)
+
+    async with actor.transaction() as tx:
+        request = "create branch " + wanted.model_dump_json()
+        return await once(tx, actor.user_id, idempotency_key, request, Branch, create)
 
 
 async def get_branch(actor: Actor, branch_id: UUID) -> Branch:

@@ -141,11 +141,33 @@ async def put_items(tx: Transaction, project_id: UUID, changelist_id: UUID, item
             [item.lock_fencing_number for item in items],
         ),
     )
-    return await _count_items(tx, changelist_id)
+    count = await _count_items(tx, changelist_id)
+    assert count is not None, "the project cannot be archived before these items are committed"
+    return count
 
 
-async def remove_items(tx: Transaction, changelist_id: UUID, path_keys: Sequence[str]) -> int:
-    """How many items the changelist then has."""
+async def unknown_sources(tx: Transaction, project_id: UUID, items: Sequence[ItemRow], limit: int) -> list[DictRow]:
+    """Those that name a version which their source branch has not, and never had: {path, version}"""
+    return await fetch_all(
+        tx,
+        """SELECT asked.path, asked.version
+           FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::int[]) AS asked (path, key, branch_id, version)
+           LEFT JOIN LATERAL (
+               SELECT id FROM assets WHERE project_id = %s AND path_key = asked.key OFFSET 0) a ON true
+           WHERE NOT was_on_branch(a.id, asked.version, asked.branch_id) ORDER BY asked.path LIMIT %s""",
+        (
+            [item.path for item in items],
+            [item.path_key for item in items],
+            [item.source_branch_id for item in items],
+            [item.source_version for item in items],
+            project_id,
+            limit,
+        ),
+    )
+
+
+async def remove_items(tx: Transaction, changelist_id: UUID, path_keys: Sequence[str]) -> int | None:
+    """How many items the changelist then has. None when the project has been archived meanwhile."""
     await tx.execute(
         "DELETE FROM changelist_items WHERE changelist_id = %s AND path_key = ANY (%s)",
         (changelist_id, list(path_keys)),
@@ -165,7 +187,7 @@ async def keep_items(tx: Transaction, changelist_id: UUID, path_keys: Sequence[s
     await _count_items(tx, changelist_id)
 
 
-async def _count_items(tx: Transaction, changelist_id: UUID) -> int:
+async def _count_items(tx: Transaction, changelist_id: UUID) -> int | None:
     row = await fetch_one(
         tx,
         """UPDATE changelists SET revision = revision + 1,
@@ -173,8 +195,7 @@ async def _count_items(tx: Transaction, changelist_id: UUID) -> int:
            WHERE id = %(id)s RETURNING items_count""",
         {"id": changelist_id},
     )
-    assert row is not None
-    return int(row["items_count"])
+    return int(row["items_count"]) if row else None
 
 
 async def items(tx: Transaction, changelist_id: UUID, after: str, limit: int) -> list[DictRow]:

@@ -136,12 +136,13 @@ async def validate_items(changelist_id: UUID, body: Validations, actor: CurrentU
     "/changelists/{changelist_id}/revert",
     status_code=status.HTTP_201_CREATED,
     summary="Open a changelist that undoes a submitted one",
-    responses=documented(Forbidden, PathForbidden, ProjectArchived, Conflict, StaleBase),
+    responses=documented(Forbidden, PathForbidden, ProjectArchived, Conflict, StaleBase, IdempotencyKeyReused),
 )
 async def revert_changelist(
-    changelist_id: UUID, body: RevertRequest, actor: CurrentUser, response: Response
+    changelist_id: UUID, body: RevertRequest, actor: CurrentUser, response: Response, idempotency_key: Key = None
 ) -> Changelist:
-    return _tagged(response, await service.revert_changelist(actor, changelist_id, body.description))
+    reverted = await service.revert_changelist(actor, changelist_id, body.description, idempotency_key)
+    return _tagged(response, reverted)
 
 
 @router.post(

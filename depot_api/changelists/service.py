@@ -1,7 +1,8 @@
 """Rules of changelists, and submit: one transaction, all or nothing (invariants 4, 5, 6 and 11)."""
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Sequence
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from psycopg import errors
@@ -9,6 +10,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from depot_api import events
+from depot_api.blobstore.layout import StoredBlob
 from depot_api.branches import service as branches
 from depot_api.changelists import queries
 from depot_api.changelists.models import (
@@ -44,6 +46,7 @@ from depot_api.problems import (
     Conflict,
     EmptyChangelist,
     Forbidden,
+    Invalid,
     InvalidPath,
     Locked,
     LockLost,
@@ -61,7 +64,7 @@ from depot_api.problems import (
     ValidationRequired,
 )
 from depot_api.projects import service as projects
-from depot_api.projects.models import Project, ProjectRole
+from depot_api.projects.models import ProjectRole
 from depot_api.wire import Page, decode_cursor, decode_uuid_cursor, encode_cursor
 
 # Answers name the offenders, but not all of a hundred thousand.
@@ -197,9 +200,24 @@ async def put_rows(tx: Transaction, changelist_id: UUID, rows: Sequence[ItemRow]
     """Into an open changelist of the asker's own, in a transaction that others have begun."""
     changelist = await open_changelist(tx, changelist_id)
     await refuse_forbidden_paths(tx, changelist.project_id, rows)
+    await refuse_unknown_sources(tx, changelist.project_id, rows)
     count = await queries.put_items(tx, changelist.project_id, changelist_id, rows)
     await _refuse_misspelt_paths(tx, changelist_id)
     return ItemsCount(items_count=count)
+
+
+async def refuse_unknown_sources(tx: Transaction, project_id: UUID, rows: Sequence[ItemRow]) -> None:
+    """Integrations whose source branch has no such version of the path: later merges would believe them."""
+    integrated = [row for row in rows if row.action == ItemAction.INTEGRATE]
+    if not integrated:
+        return
+    unknown = await queries.unknown_sources(tx, project_id, integrated, MAX_NAMED)
+    if unknown:
+        named = [
+            ProblemError(detail=f"{row['path']!r} has no version {row['version']} on that branch", pointer="/items")
+            for row in unknown
+        ]
+        raise Invalid(f"{named[0].detail}. Integrate what the source branch shows.", errors=named)
 
 
 # For merges, which fill a changelist of their own and land it through their gate ------------------------------------
@@ -286,7 +304,10 @@ async def revert_items(actor: Actor, changelist_id: UUID, paths: Sequence[str]) 
     """Take items out again. A path that is not among them is no error: it is reverted already."""
     async with actor.transaction() as tx:
         await open_changelist(tx, changelist_id)
-        return ItemsCount(items_count=await queries.remove_items(tx, changelist_id, [path_key(p) for p in paths]))
+        count = await queries.remove_items(tx, changelist_id, [path_key(path) for path in paths])
+    if count is None:
+        raise _archived_meanwhile()
+    return ItemsCount(items_count=count)
 
 
 async def validate_items(actor: Actor, changelist_id: UUID, validations: Sequence[ItemValidation]) -> ValidationCounts:
@@ -325,9 +346,12 @@ async def validate_items(actor: Actor, changelist_id: UUID, validations: Sequenc
     return ValidationCounts.model_validate(counts)
 
 
-async def revert_changelist(actor: Actor, changelist_id: UUID, description: str | None) -> Changelist:
+async def revert_changelist(
+    actor: Actor, changelist_id: UUID, description: str | None, idempotency_key: str | None
+) -> Changelist:
     """A new open changelist that undoes a submitted one. Raises StaleBase where a path has changed since."""
-    async with actor.transaction() as tx:
+
+    async def create() -> Changelist:
         undone = await readable_changelist(tx, changelist_id)
         await projects.writable_project(tx, undone.project_id, ProjectRole.CONTRIBUTOR)
         if undone.number is None or undone.branch_id is None:
@@ -349,6 +373,10 @@ async def revert_changelist(actor: Actor, changelist_id: UUID, description: str 
         await queries.put_items(tx, undone.project_id, row["id"], [_inverse(path) for path in touched])
         return await readable_changelist(tx, row["id"])
 
+    async with actor.transaction() as tx:
+        request = f"revert changelist {changelist_id} {description!r}"
+        return await once(tx, actor.user_id, idempotency_key, request, Changelist, create)
+
 
 def _inverse(touched: DictRow) -> ItemRow:
     was, is_now = touched["before_version"], touched["head_version"]
@@ -368,17 +396,46 @@ async def list_items(actor: Actor, changelist_id: UUID, limit: int, cursor: str 
 async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None, if_match: str | None) -> Submitted:
     """Raises a problem that names what is in the way; then nothing has changed."""
     await refuse_missing_content(actor, changelist_id)
+    async with _submitting(actor) as tx:
+        return await once(
+            tx,
+            actor.user_id,
+            idempotency_key,
+            f"submit changelist {changelist_id}",
+            Submitted,
+            lambda: _submit(tx, actor, changelist_id, if_match),
+        )
+
+
+async def submit_item(actor: Actor, wanted: ChangelistCreate, item: Item, idempotency_key: str | None) -> Submitted:
+    """A changelist of one item, made and submitted in one transaction: refused or cut off, it leaves nothing behind."""
+
+    async def create_and_submit() -> Submitted:
+        await projects.writable_project(tx, wanted.project_id, ProjectRole.CONTRIBUTOR)
+        if wanted.branch_id:
+            await branches.branch_of_project(tx, wanted.project_id, wanted.branch_id)
+        row = await queries.insert_changelist(
+            tx, wanted.project_id, wanted.branch_id, actor.user_id, wanted.description
+        )
+        await put_rows(tx, row["id"], rows)
+        return await _submit(tx, actor, row["id"], None)
+
+    rows = item_rows([item])
+    if item.sha256:
+        async with actor.transaction() as tx:
+            known = await objects.known_blobs(tx, wanted.project_id, [item.sha256])
+        await _refuse_missing(actor, known, [item.sha256])
+    async with _submitting(actor) as tx:
+        request = f"submit {wanted.model_dump_json()} {item.model_dump_json()}"
+        return await once(tx, actor.user_id, idempotency_key, request, Submitted, create_and_submit)
+
+
+@asynccontextmanager
+async def _submitting(actor: Actor) -> AsyncIterator[Transaction]:
+    """The one transaction of a submit; what the database alone noticed is worded."""
     try:
         async with actor.transaction(keeps_plans=True) as tx:
-            request = f"submit changelist {changelist_id}"
-            submitted = await once(
-                tx,
-                actor.user_id,
-                idempotency_key,
-                request,
-                Submitted,
-                lambda: _submit(tx, actor, changelist_id, if_match),
-            )
+            yield tx
     except (StaleBase, Locked, LockLost, LockRequired):
         SUBMIT_CONFLICTS.inc()
         raise
@@ -387,7 +444,6 @@ async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None,
     except errors.UniqueViolation:
         raise Conflict("A path is both moved away and changed in this changelist. Keep one of the two items.") from None
     SUBMITS.inc()
-    return submitted
 
 
 async def refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
@@ -399,6 +455,10 @@ async def refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
         await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
         hashes = await queries.content_hashes(tx, changelist_id)
         known = await objects.known_blobs(tx, changelist.project_id, hashes)
+    await _refuse_missing(actor, known, hashes)
+
+
+async def _refuse_missing(actor: Actor, known: list[StoredBlob], hashes: list[str]) -> None:
     missing = await objects.not_intact(actor.depot, known, hashes)
     if missing:
         raise MissingContent(
@@ -408,8 +468,8 @@ async def refuse_missing_content(actor: Actor, changelist_id: UUID) -> None:
         )
 
 
-def _archived_meanwhile(project: Project) -> ProjectArchived:
-    return ProjectArchived(f"Project {project.name} was archived while you submitted. Nothing was submitted.")
+def _archived_meanwhile() -> ProjectArchived:
+    return ProjectArchived("The project has just been archived. Nothing was changed.")
 
 
 async def _submit(
@@ -424,7 +484,7 @@ async def _submit(
     project = await projects.writable_project(tx, changelist.project_id, ProjectRole.CONTRIBUTOR)
     branch = await queries.lock_branch(tx, changelist.branch_id)
     if branch is None:
-        raise _archived_meanwhile(project)
+        raise _archived_meanwhile()
     if not project.my_role.covers(ProjectRole(branch["submit_role"])):
         raise Forbidden(f"Submitting to {branch['name']} takes the role {branch['submit_role']} or above.")
     await refuse_hidden_items(tx, changelist)
@@ -435,7 +495,7 @@ async def _submit(
     await _refuse_open_gates(tx, changelist_id, branch)
     number = await queries.next_number(tx, project.id)
     if number is None:
-        raise _archived_meanwhile(project)
+        raise _archived_meanwhile()
     await locks.refuse_submit(tx, project.id, changelist_id, of_merge=of_merge)
     removes = not all(row["appears"] for row in changes)
     async with tx.pipeline():  # nothing is decided any more, so no statement waits for the one before

@@ -86,8 +86,7 @@ def tag(
     with connect() as depot:
         of, _ = choose_project(depot, project, HERE)
         asset = depot.find_asset(of.id, path)
-        kept = [one for one in asset.tags if one not in tags]
-        asset = depot.update_asset(asset.id, tags=kept if remove else kept + list(dict.fromkeys(tags)))
+        asset = depot.update_asset(asset.id, **{"remove_tags" if remove else "add_tags": tags})
     show(as_json, asset, [f"{asset.path}: {' '.join(asset.tags) or 'no tags'}"])
 
 

@@ -8,17 +8,20 @@ import typer
 
 from depot_api.cli import (
     account,
+    administration,
     catalogue,
     changelists,
     differences,
     locks,
     merges,
+    obliterations,
     opened,
     projects,
     shelves,
     tokens,
     trees,
     users,
+    webhooks,
 )
 from depot_api.cli.output import JSON_FLAG, ExitCode, note, report
 from depot_api.client.problems import DepotError, Interrupted
@@ -38,9 +41,15 @@ app = typer.Typer(
 app.command()(account.login)
 app.command()(account.whoami)
 app.add_typer(projects.projects, name="project")
+projects.projects.command("archive")(administration.archive_project)
+projects.projects.command("unarchive")(administration.unarchive_project)
+projects.projects.command("members")(administration.members)
+projects.projects.command("permissions")(administration.permissions)
+projects.projects.command("typemap")(administration.typemap)
 app.add_typer(projects.branches, name="branch")
 app.add_typer(tokens.tokens, name="token")
 app.add_typer(users.users, name="user")
+app.add_typer(webhooks.webhooks, name="webhook")
 app.command()(trees.submit)
 app.command()(trees.sync)
 app.command()(trees.status)
@@ -49,6 +58,7 @@ app.command("open")(opened.open_changed)
 app.command()(opened.edit)
 app.command()(opened.add)
 app.command()(opened.delete)
+app.command()(opened.move)
 app.command()(opened.revert)
 app.command()(projects.log)
 app.command()(changelists.changes)
@@ -69,6 +79,8 @@ app.command()(merges.merges)
 app.command()(locks.lock)
 app.command()(locks.unlock)
 app.command()(locks.locks)
+app.command()(obliterations.obliterate)
+app.command()(obliterations.obliterations)
 
 
 def main() -> None:

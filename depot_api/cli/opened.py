@@ -1,4 +1,4 @@
-"""depot open, edit, add, delete, revert"""
+"""depot open, edit, add, delete, move, revert"""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -62,6 +62,26 @@ def delete(paths: Paths, as_json: AsJson = False) -> None:
     with progress_bars() as progress:
         deleted = opened.open_for_delete(root, named, progress)
     _show_opened(as_json, deleted, "opened")
+
+
+def move(
+    path: Annotated[Path, typer.Argument(help="A file of a workspace, or a directory.", metavar="PATH")],
+    new_path: Annotated[Path, typer.Argument(help="Its new path, where nothing is yet.", metavar="NEW_PATH")],
+    as_json: AsJson = False,
+) -> None:
+    """Move or rename files here, and open them for that: their history goes along.
+
+    A file that you renamed yourself is found as moved too, as long as its content is the same.
+
+    Example: depot move Content/Hero/cape.uasset Content/Villain/cape.uasset
+    """
+    root, (old, new) = paths_in_workspace([path, new_path])
+    moved = opened.move(root, old, new)
+    lines = [
+        f"{counted(len(moved), 'file')} moved:",
+        *shortened([f"  {one.moved_from} -> {one.path}" for one in moved]),
+    ]
+    show(as_json, {"files": [asdict(one) for one in moved]}, lines)
 
 
 def revert(

@@ -11,7 +11,7 @@ from depot_api.cli.output import AsJson, show, table
 from depot_api.cli.places import BranchOption, ProjectOption, choose_project
 from depot_api.client.models import Branch, Changelist, ChangelistStatus, Project, ProjectRole
 
-projects = typer.Typer(no_args_is_help=True, help="Projects: create one, list yours.")
+projects = typer.Typer(no_args_is_help=True, help="Projects: create one, list yours, say who may do what.")
 branches = typer.Typer(no_args_is_help=True, help="Branches of a project: create one, list them, protect one.")
 HERE = Path()
 

@@ -173,7 +173,7 @@ def _submit_line(result: SubmitResult, duration_seconds: float) -> str:
     if result.number == result.finished_earlier:
         return f"Changelist {result.number} was submitted by the interrupted run; nothing changed since."
     return (
-        f"Submitted changelist {result.number}: {result.added} added, {result.edited} edited, "
+        f"Submitted changelist {result.number}: {result.added} added, {result.edited} edited, {result.moved} moved, "
         f"{result.deleted} deleted; sent {human_bytes(result.sent_bytes)} in {duration_seconds:.1f} s."
     )
 
@@ -208,7 +208,7 @@ def _status_lines(result: Status) -> Iterator[str]:
 
 
 def _change_line(item: Item) -> str:
-    return f"  {item.action:<6}  {item.path}"
+    return f"  {item.action:<6}  {item.path}" + (f" (from {item.moved_from})" if item.moved_from else "")
 
 
 def opened_line(one: OpenedFile) -> str:

@@ -63,7 +63,7 @@ def deactivate_user(user: UserArgument, as_json: AsJson = False) -> None:
 
 @users.command("reset-password")
 def reset_password(user: UserArgument, as_json: AsJson = False) -> None:
-    """Give a user a new password.
+    """Give a user a new password; the user's sessions and tokens end.
 
     It is asked for on a terminal, else it is the first line of standard input.
 

@@ -32,6 +32,9 @@ from depot_api.client.models import (
     Comment,
     ConflictsResolved,
     CreatedToken,
+    CreatedWebhook,
+    Delivery,
+    DeliveryStatus,
     DiffRow,
     FileChange,
     FoundAsset,
@@ -47,6 +50,9 @@ from depot_api.client.models import (
     MergeJob,
     MergePlan,
     MergeStatus,
+    Obliteration,
+    ObliterationPlan,
+    PathRule,
     Project,
     ProjectArchive,
     ProjectChanges,
@@ -67,6 +73,7 @@ from depot_api.client.models import (
     UserChanges,
     Verdict,
     Version,
+    Webhook,
     Workspace,
     WorkspaceFile,
     WorkspaceSync,
@@ -89,6 +96,7 @@ AnswerType = TypeVar("AnswerType", bound=Answer)
 _STORED_OBJECTS = TypeAdapter(list[StoredObject])
 _LOCKS = TypeAdapter(list[Lock])
 _TYPEMAP = TypeAdapter(list[TypemapRule])
+_PATH_RULES = TypeAdapter(list[PathRule])
 _MERGE_JOBS = TypeAdapter(list[MergeJob])
 _CLAIMABLE_JOBS = TypeAdapter(list[ClaimableJob])
 # A lock's id is of one holder's lease, so whatever its state is, it is the lock that is meant.
@@ -197,7 +205,7 @@ class DepotClient:
             "display_name": display_name,
             "studio_role": studio_role,
         }
-        return self._ask(User, "POST", "/users", document=document)
+        return self._create(User, "/users", document)
 
     def users(self, name: str | None = None) -> Iterator[User]:
         """Every user, or those with this in their name."""
@@ -219,11 +227,11 @@ class DepotClient:
         document = {"password": password}
         self._http.request("POST", f"/users/{user_id}/password", document=document, repeatable=True)
 
-    # Projects and branches
+    # Projects
 
     def create_project(self, name: str, description: str | None = None) -> Project:
         document = {"name": name} | ({"description": description} if description is not None else {})
-        return self._ask(Project, "POST", "/projects", document=document)
+        return self._create(Project, "/projects", document)
 
     def projects(self, name: str | None = None) -> Iterator[Project]:
         """Every project that the user may see, or the one of this name."""
@@ -257,7 +265,7 @@ class DepotClient:
 
     def archive_project(self, project_id: UUID, reason: str) -> ProjectArchive:
         """Let the project take no more changes, and keep a summary of what it holds."""
-        return self._ask(ProjectArchive, "POST", f"/projects/{project_id}/archive", document={"reason": reason})
+        return self._create(ProjectArchive, f"/projects/{project_id}/archive", {"reason": reason})
 
     def unarchive_project(self, project_id: UUID) -> Project:
         return self._ask(Project, "POST", f"/projects/{project_id}/unarchive")
@@ -277,6 +285,75 @@ class DepotClient:
         """One for each day that has one, newest first."""
         return self._pages(StorageSnapshot, f"/projects/{project_id}/storage/snapshots", {})
 
+    def path_permissions(self, project_id: UUID) -> list[PathRule]:
+        """In order: of the rules that match a path, the last one counts."""
+        response = self._http.request("GET", f"/projects/{project_id}/path-permissions")
+        return _understood(_PATH_RULES, _member(response, "rules"))
+
+    def set_path_permissions(self, project_id: UUID, rules: Sequence[PathRule]) -> None:
+        """The whole list takes the place of the one before."""
+        document = {"rules": [rule.model_dump(mode="json") for rule in rules]}
+        self._http.request("PUT", f"/projects/{project_id}/path-permissions", document=document, repeatable=True)
+
+    # Webhooks
+
+    def create_webhook(self, project_id: UUID, url: str, kinds: Sequence[str] = ()) -> CreatedWebhook:
+        """Send events of these kinds (of every kind without any) to an address, signed with the answer's secret."""
+        document = {"url": url, "kinds": list(kinds)}
+        return self._create(CreatedWebhook, f"/projects/{project_id}/webhooks", document)
+
+    def webhooks(self, project_id: UUID) -> Iterator[Webhook]:
+        return self._pages(Webhook, f"/projects/{project_id}/webhooks", {})
+
+    def delete_webhook(self, project_id: UUID, webhook_id: UUID) -> None:
+        """With its deliveries, also those that are still pending."""
+        self._http.request("DELETE", f"/projects/{project_id}/webhooks/{webhook_id}")
+
+    def deliveries(
+        self, project_id: UUID, webhook_id: UUID, status: DeliveryStatus | None = None
+    ) -> Iterator[Delivery]:
+        """Newest first."""
+        return self._pages(Delivery, f"/projects/{project_id}/webhooks/{webhook_id}/deliveries", {"status": status})
+
+    def replay_delivery(self, project_id: UUID, webhook_id: UUID, delivery_id: UUID) -> Delivery:
+        """Send it again, also one that was given up."""
+        path = f"/projects/{project_id}/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"
+        return self._ask(Delivery, "POST", path)
+
+    # Obliterations: for admins
+
+    def obliterate(
+        self,
+        project_id: UUID,
+        reason: str,
+        *,
+        asset_id: UUID | None = None,
+        pattern: str | None = None,
+        versions: Sequence[int] = (),
+        dry_run: bool = True,
+    ) -> ObliterationPlan:
+        """Take the content of an asset, some versions of it or all paths that match, from history for good."""
+        document: dict[str, Any] = {"reason": reason, "dry_run": dry_run}
+        if asset_id is not None:
+            document |= {"asset_id": str(asset_id), "versions": list(versions) or None}
+        else:
+            document |= {"pattern": pattern}
+        return self._ask(ObliterationPlan, "POST", f"/projects/{project_id}/obliterations", document=document)
+
+    def obliterations(self, project_id: UUID) -> Iterator[Obliteration]:
+        """Newest first."""
+        return self._pages(Obliteration, f"/projects/{project_id}/obliterations", {})
+
+    def cancel_obliteration(self, obliteration_id: UUID) -> Obliteration:
+        """Everything can be read again."""
+        return self._ask(Obliteration, "DELETE", f"/obliterations/{obliteration_id}")
+
+    def complete_obliteration(self, obliteration_id: UUID) -> Obliteration:
+        """Remove the bytes, when its time of grace is over."""
+        return self._ask(Obliteration, "POST", f"/obliterations/{obliteration_id}/complete", repeatable=True)
+
+    # Branches
+
     def create_branch(
         self,
         project_id: UUID,
@@ -294,7 +371,7 @@ class DepotClient:
             document["parent_at"] = parent_at
         if description is not None:
             document["description"] = description
-        return self._ask(Branch, "POST", "/branches", document=document)
+        return self._create(Branch, "/branches", document)
 
     def branches(self, project_id: UUID, name: str | None = None) -> Iterator[Branch]:
         return self._pages(Branch, f"/projects/{project_id}/branches", {"name": name})
@@ -368,7 +445,7 @@ class DepotClient:
         raise _not_found(f"The project has no asset at {path!r}; `depot search --prefix` shows what it has.")
 
     def update_asset(self, asset_id: UUID, **changes: Any) -> Asset:
-        """Replace `asset_type`, `tags` or `metadata`; others stay as they are."""
+        """Replace `asset_type`, `tags` or `metadata`, or `add_tags` and `remove_tags`; others stay as they are."""
         return self._ask(Asset, "PATCH", f"/assets/{asset_id}", document=changes, repeatable=True)
 
     def search(
@@ -478,8 +555,7 @@ class DepotClient:
     def create_changelist(self, project_id: UUID, branch_id: UUID, description: str) -> Changelist:
         """Open a changelist that will be submitted to a branch."""
         document = {"project_id": str(project_id), "branch_id": str(branch_id), "description": description}
-        headers = {"Idempotency-Key": str(uuid4())}
-        return self._ask(Changelist, "POST", "/changelists", document=document, headers=headers, repeatable=True)
+        return self._create(Changelist, "/changelists", document)
 
     def changelist(self, changelist_id: UUID) -> Changelist:
         return self._ask(Changelist, "GET", f"/changelists/{changelist_id}")
@@ -527,8 +603,7 @@ class DepotClient:
 
     def revert_changelist(self, changelist_id: UUID, description: str | None = None) -> Changelist:
         """Open a changelist that undoes a submitted one."""
-        document = {"description": description}
-        return self._ask(Changelist, "POST", f"/changelists/{changelist_id}/revert", document=document)
+        return self._create(Changelist, f"/changelists/{changelist_id}/revert", {"description": description})
 
     # Reviews
 
@@ -552,8 +627,7 @@ class DepotClient:
         return self._pages(Review, "/reviews/pending", {})
 
     def add_comment(self, changelist_id: UUID, body: str, path: str | None = None) -> Comment:
-        document = {"body": body, "path": path}
-        return self._ask(Comment, "POST", f"/changelists/{changelist_id}/comments", document=document)
+        return self._create(Comment, f"/changelists/{changelist_id}/comments", {"body": body, "path": path})
 
     def comments(self, changelist_id: UUID) -> Iterator[Comment]:
         """Oldest first."""
@@ -572,8 +646,7 @@ class DepotClient:
             "include": list(include),
             "exclude": list(exclude),
         }
-        headers = {"Idempotency-Key": str(uuid4())}
-        return self._ask(Workspace, "POST", "/workspaces", document=document, headers=headers, repeatable=True)
+        return self._create(Workspace, "/workspaces", document)
 
     def workspaces(self, project_id: UUID) -> Iterator[Workspace]:
         """One's own in a project, by name."""
@@ -624,14 +697,11 @@ class DepotClient:
             "description": description,
             "items": [_item_document(item) for item in items],
         }
-        headers = {"Idempotency-Key": str(uuid4())}
-        return self._ask(Shelf, "POST", "/shelves", document=document, headers=headers, repeatable=True)
+        return self._create(Shelf, "/shelves", document)
 
     def shelve_changelist(self, changelist_id: UUID, description: str | None = None) -> Shelf:
         """Shelve what is in an open changelist; it stays in it."""
-        headers = {"Idempotency-Key": str(uuid4())}
-        path, document = f"/changelists/{changelist_id}/shelve", {"description": description}
-        return self._ask(Shelf, "POST", path, document=document, headers=headers, repeatable=True)
+        return self._create(Shelf, f"/changelists/{changelist_id}/shelve", {"description": description})
 
     def shelf(self, shelf_id: UUID) -> Shelf:
         return self._ask(Shelf, "GET", f"/shelves/{shelf_id}")
@@ -830,6 +900,11 @@ class DepotClient:
             return answer.model_validate_json(response.data)
         except ValidationError as error:
             raise _unexpected(response, str(error)) from error
+
+    def _create(self, answer: type[AnswerType], path: str, document: Mapping[str, Any]) -> AnswerType:
+        """With a key of its own, so that it can be asked again when the connection breaks."""
+        headers = {"Idempotency-Key": str(uuid4())}
+        return self._ask(answer, "POST", path, document=document, headers=headers, repeatable=True)
 
     def _pages(self, answer: type[AnswerType], path: str, query: Mapping[str, Any]) -> Iterator[AnswerType]:
         cursor = None

@@ -379,6 +379,68 @@ class TypemapRule(Answer):
     scope: str = "project"
 
 
+class PathRule(Answer):
+    """What one user, one role, or with neither every member below manager may do at the paths that match."""
+
+    pattern: str
+    access: str
+    username: str | None = None
+    role: ProjectRole | None = None
+
+
+class Webhook(Answer):
+    """Where a project's events are sent to; those of these kinds, or of every kind without any."""
+
+    id: UUID
+    url: str
+    kinds: list[str]
+    is_active: bool
+    created_at: AwareDatetime
+
+
+class CreatedWebhook(Webhook):
+    secret: str
+
+
+class DeliveryStatus(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+class Delivery(Answer):
+    """One event on its way to one webhook."""
+
+    id: UUID
+    event_id: int
+    kind: str
+    status: DeliveryStatus
+    attempts: int
+    last_status: int | None = None
+    last_error: str | None = None
+    created_at: AwareDatetime
+
+
+class ObliterationPlan(Answer):
+    """What an obliteration takes; `obliteration_id` is None where nothing was done."""
+
+    versions: int
+    objects: int
+    objects_removed: int
+    removed_bytes: int
+    obliteration_id: UUID | None = None
+
+
+class Obliteration(Answer):
+    id: UUID
+    reason: str
+    status: str
+    requested_at: AwareDatetime
+    due_at: AwareDatetime
+    finished_at: AwareDatetime | None = None
+    versions: int
+
+
 class MergeStatus(StrEnum):
     PENDING = "pending"
     CONFLICTED = "conflicted"

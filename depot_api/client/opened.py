@@ -1,5 +1,6 @@
 """Opened files: what the user means to add, edit or delete, and what takes that back."""
 
+import os
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +112,39 @@ def open_for_delete(root: Path, paths: Collection[str], progress: Progress | Non
         for path in chosen:
             tree.remove(path, files.get(path))
         return deleted
+
+
+@dataclass(frozen=True, slots=True)
+class MovedFile:
+    """A file's new path, and the one that the depot knows it by."""
+
+    path: str
+    moved_from: str
+
+
+def move(root: Path, path: str, new_path: str) -> list[MovedFile]:
+    """Give a file, or all files of a directory, another path here, and open it for that; all or none.
+
+    A file may be changed besides. Raises WorkspaceError, PathRefused, LocalFileError.
+    """
+    with open_existing(root) as (workspace, _):
+        have, opened, moved = workspace.have(), workspace.opened(), workspace.moved()
+        there = [one for one in have.keys() | moved.keys() if opened.get(one) is not Action.DELETE]
+        chosen = chosen_paths([path], there, "did not come from the depot: rename it yourself, then `depot add` it")
+        if not path or f"{new_path}/".startswith(f"{path}/"):
+            raise WorkspaceError(f"{path or 'The workspace'} cannot be moved into itself.")
+        names = {one: new_path + one.removeprefix(path) for one in chosen}
+        files = _regular_files(root, chosen)
+        _refuse(f"{one} is not there any more" for one in chosen if one not in files)
+        _refuse(f"{name} is there already" for name in names.values() if os.path.lexists(root / name))
+        check_paths(names.values(), chain(names.values(), have.keys() - names.values(), opened.keys() - moved.keys()))
+        origins = {name: moved.get(one, one) for one, name in names.items()}
+        # First the record: cut off in between, the next submit tells what is not as it was opened.
+        workspace.open_moved(origins, moved.keys() & names.keys())
+        tree = WorkTree(root)
+        for one, name in names.items():
+            tree.move(one, name)
+        return [MovedFile(name, origin) for name, origin in origins.items()]
 
 
 @dataclass(slots=True)

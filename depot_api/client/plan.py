@@ -1,6 +1,7 @@
 """Pure decisions: what a submit has to say, and what a sync has to do. No files and no network."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -18,6 +19,34 @@ def plan_submit(local: Mapping[str, str], base: Mapping[str, Version], *, delete
     if delete_missing:
         items += [Item(Action.DELETE, path, had.version) for path, had in base.items() if path not in local]
     return sorted(items, key=lambda item: item.path)
+
+
+def with_moves(items: Sequence[Item], base: Mapping[str, Version], moved: Mapping[str, str]) -> list[Item]:
+    """The same changes, where a deletion and an addition are one move if `moved` (path → where from) says so.
+
+    Or if they have the same content, and no other addition or deletion has it: which went where is not guessed.
+    """
+    added = {item.path: item for item in items if item.action is Action.ADD}
+    deleted = {item.path: item for item in items if item.action is Action.DELETE}
+    origins = {path: origin for path, origin in moved.items() if path in added and origin in deleted}
+    arrived = _by_content((path, item.sha256) for path, item in added.items() if path not in origins)
+    left = _by_content((path, base[path].sha256) for path in deleted.keys() - origins.values())
+    for sha256, paths in arrived.items():
+        if len(paths) == len(left[sha256]) == 1:
+            origins[paths[0]] = left[sha256][0]
+    moves = [
+        Item(Action.MOVE, path, deleted[origin].base_version, added[path].sha256, moved_from=origin)
+        for path, origin in origins.items()
+    ]
+    gone = origins.keys() | origins.values()
+    return sorted([*moves, *(item for item in items if item.path not in gone)], key=lambda item: item.path)
+
+
+def _by_content(paths: Iterable[tuple[str, str | None]]) -> defaultdict[str | None, list[str]]:
+    found: defaultdict[str | None, list[str]] = defaultdict(list)
+    for path, sha256 in paths:
+        found[sha256].append(path)
+    return found
 
 
 class ConflictReason(StrEnum):

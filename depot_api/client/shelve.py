@@ -11,7 +11,7 @@ from depot_api.client.download import Downloader, Wanted
 from depot_api.client.files import FileStat
 from depot_api.client.hashing import current_hashes
 from depot_api.client.models import Action, Item, Shelf, ShelfItem, Version
-from depot_api.client.plan import Conflict, ConflictReason, plan_submit
+from depot_api.client.plan import Conflict, ConflictReason, plan_submit, with_moves
 from depot_api.client.problems import FileChanged, WorkspaceError
 from depot_api.client.progress import Progress, Silent
 from depot_api.client.scan import Scan, scan
@@ -59,7 +59,7 @@ def shelve_tree(
             local |= {path: seen.sha256 for path, seen in uploaded.seen.items()}
             sent_objects += uploaded.sent_objects
             sent_bytes += uploaded.sent_bytes
-        items = plan_submit(local, have, delete_missing=True)
+        items = with_moves(plan_submit(local, have, delete_missing=True), have, workspace.moved())
         if into is None:
             shelf = depot.create_shelf(target.project_id, target.branch_id, description, items)
         else:

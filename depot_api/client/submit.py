@@ -10,7 +10,7 @@ from uuid import uuid4
 from depot_api.client.depot import DepotClient
 from depot_api.client.files import FileStat
 from depot_api.client.models import Action, Branch, ChangelistStatus, Item, Project, Version
-from depot_api.client.plan import plan_submit
+from depot_api.client.plan import plan_submit, with_moves
 from depot_api.client.problems import SERVER_SIDE_STATUSES, PathRefused, ProblemError, WorkspaceError
 from depot_api.client.progress import Progress, Silent
 from depot_api.client.scan import Scan, Skipped, scan
@@ -31,6 +31,7 @@ class SubmitResult:
     awaits_review: bool = False
     added: int = 0
     edited: int = 0
+    moved: int = 0
     deleted: int = 0
     unchanged: int = 0
     sent_objects: int = 0
@@ -91,7 +92,8 @@ class _Submit:
         self.result.skipped = found.skipped
         looked_at, compared = self._opened_part(found, base) if only_opened else (found.files, base)
         local = self._local_hashes(looked_at, compared, chain(found.files, base))
-        items = self._fenced(plan_submit(local, compared, delete_missing=delete_missing or is_known))
+        changes = plan_submit(local, compared, delete_missing=delete_missing or is_known)
+        items = self._fenced(with_moves(changes, compared, self.workspace.moved()))
         self.result.unchanged = len(looked_at) - sum(item.action is not Action.DELETE for item in items)
         if items and reviewers is not None:
             self._request_review(items, description, pending, reviewers)
@@ -110,7 +112,12 @@ class _Submit:
     def _fenced(self, items: list[Item]) -> list[Item]:
         """With the locks that they rely on: one that was lost meanwhile refuses the submit."""
         locked = self.workspace.locked()
-        return [replace(item, lock_fencing_number=locked.get(item.path)) for item in items] if locked else items
+        if not locked:
+            return items
+        return [
+            replace(item, lock_fencing_number=locked.get(item.path) or locked.get(item.moved_from or ""))
+            for item in items
+        ]
 
     def _base(self, is_known: bool) -> tuple[dict[str, Version], int | None]:
         if is_known:
@@ -254,16 +261,18 @@ class _Submit:
     def _record(self, items: Iterable[Item], number: int, has: dict[str, Version]) -> None:
         """Take over the version numbers that the submit gave."""
         files = self.depot.manifest(self.target.branch_id, number).files
-        submitted = [item.path for item in items]
         gone = {item.path for item in items if item.action is Action.DELETE}
-        changed = {item.path: files[item.path] for item in items if item.path not in gone}
-        now_has = {path: version for path, version in (has | changed).items() if path not in gone}
+        gone |= {item.moved_from for item in items if item.moved_from}
+        submitted = {item.path for item in items} | gone
+        changed = {item.path: files[item.path] for item in items if item.action is not Action.DELETE}
+        now_has = {path: version for path, version in has.items() if path not in gone} | changed
         self.workspace.record(self.target, now_has, gone, number if now_has == files else None, submitted=submitted)
 
     def _count(self, items: Iterable[Item]) -> None:
         actions = Counter(item.action for item in items)
         self.result.added = actions[Action.ADD]
         self.result.edited = actions[Action.EDIT]
+        self.result.moved = actions[Action.MOVE]
         self.result.deleted = actions[Action.DELETE]
 
 

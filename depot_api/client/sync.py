@@ -10,7 +10,7 @@ from depot_api.client.files import FileStat, current_stat, unwritable
 from depot_api.client.hashing import current_hashes, hash_files
 from depot_api.client.models import Branch, Item, Project, Version
 from depot_api.client.opened import OpenedFile, opened_files
-from depot_api.client.plan import Conflict, ConflictReason, SyncPlan, plan_submit, plan_sync
+from depot_api.client.plan import Conflict, ConflictReason, SyncPlan, plan_submit, plan_sync, with_moves
 from depot_api.client.problems import FileChanged, WorkspaceError
 from depot_api.client.progress import Progress, Silent
 from depot_api.client.scan import Scan, scan
@@ -165,7 +165,7 @@ def status(depot: DepotClient, root: Path, progress: Progress | None = None) -> 
             target,
             workspace.at,
             branch.head_no,
-            plan_submit(local, have, delete_missing=True),
+            with_moves(plan_submit(local, have, delete_missing=True), have, workspace.moved()),
             _between(have, head),
             opened_files(workspace),
         )

@@ -46,10 +46,22 @@ class WorkTree:
         with _writing(target):
             _must_still_be(target, expected)
             target.unlink(missing_ok=True)
+        self._drop_empty(target)
+
+    def _drop_empty(self, gone: Path) -> None:
         self._safe_parents = {self.root}
         with suppress(OSError):  # not empty: done
-            for parent in target.relative_to(self.root).parents[:-1]:
+            for parent in gone.relative_to(self.root).parents[:-1]:
                 (self.root / parent).rmdir()
+
+    def move(self, path: str, new_path: str) -> None:
+        """Give a file another path, where nothing lies, and drop the directories that it leaves empty."""
+        source, target = self.locate(path), self.locate(new_path)
+        with _writing(target):
+            self._make_parents(target.parent)
+            _must_still_be(target, None)
+            source.rename(target)
+        self._drop_empty(source)
 
     def clean(self) -> None:
         """Drop the parts that interrupted runs left."""

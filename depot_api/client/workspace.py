@@ -1,8 +1,9 @@
 """What a directory has from the depot, kept in `.depot/workspace.sqlite` inside it.
 
-Four facts are kept for each path and never mixed: the version that the workspace *has*, the hash
+Five facts are kept for each path and never mixed: the version that the workspace *has*, the hash
 that was *seen* in a file of a certain size, time and inode, so that it need not be read again, the
-action that the user *opened* it for, and the number of the lock under which it was *locked* here.
+action that the user *opened* it for, the path that it was *moved* here from, and the number of the
+lock under which it was *locked* here.
 """
 
 import json
@@ -38,6 +39,9 @@ CREATE TABLE opened (path TEXT PRIMARY KEY, action TEXT NOT NULL) WITHOUT ROWID;
 """,
     """
 CREATE TABLE locked (path TEXT PRIMARY KEY, fencing_number INTEGER NOT NULL) WITHOUT ROWID;
+""",
+    """
+CREATE TABLE moved (path TEXT PRIMARY KEY, origin TEXT NOT NULL) WITHOUT ROWID;
 """,
 )
 SCHEMA_VERSION = len(SCHEMA_STEPS)
@@ -143,6 +147,24 @@ class Workspace:
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO opened VALUES (?, ?)", actions.items())
 
+    def moved(self) -> dict[str, str]:
+        """path → the path that the user has moved it here from."""
+        return dict(self._db.execute("SELECT path, origin FROM moved"))
+
+    def open_moved(self, origins: Mapping[str, str], left: Iterable[str]) -> None:
+        """Open files at the paths that they were moved to, and their origins for delete; those `left` are no more.
+
+        What is back where it came from is as if it never was away.
+        """
+        moves = {path: origin for path, origin in origins.items() if path != origin}
+        with self._transaction():
+            self._close([*left, *origins, *origins.values()])
+            self._db.executemany(
+                "INSERT OR REPLACE INTO opened VALUES (?, ?)",
+                [(path, Action.ADD) for path in moves] + [(origin, Action.DELETE) for origin in moves.values()],
+            )
+            self._db.executemany("INSERT OR REPLACE INTO moved VALUES (?, ?)", moves.items())
+
     def close_files(self, paths: Iterable[str]) -> None:
         with self._transaction():
             self._close(paths)
@@ -214,7 +236,10 @@ class Workspace:
         )
 
     def _close(self, paths: Iterable[str]) -> None:
-        self._db.executemany("DELETE FROM opened WHERE path = ?", ((path,) for path in paths))
+        """A move is none any more when either end of it is closed."""
+        closed = list(paths)
+        self._db.executemany("DELETE FROM opened WHERE path = ?", ((path,) for path in closed))
+        self._db.executemany("DELETE FROM moved WHERE ? IN (path, origin)", ((path,) for path in closed))
 
     def _unlock(self, paths: Iterable[str]) -> None:
         self._db.executemany("DELETE FROM locked WHERE path = ?", ((path,) for path in paths))

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
@@ -194,19 +195,26 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, user_id: UUID, request_id: str, token_sha256: bytes | None = None, *, keeps_plans: bool = False
+        self,
+        user_id: UUID,
+        request_id: str,
+        token_sha256: bytes | None = None,
+        signed_in_at: datetime | None = None,
+        *,
+        keeps_plans: bool = False,
     ) -> AsyncIterator[Transaction]:
         """One transaction as this user: committed at the end of the block, rolled back when it raises.
 
         `token_sha256` is of the user's API token that was sent, which has to be live still; none for somebody who
-        signed in. `keeps_plans`: each statement has one good plan whatever it is asked, and is not planned anew.
+        signed in, at `signed_in_at`, which has to be after the password was last changed. `keeps_plans`: each
+        statement has one good plan whatever it is asked, and is not planned anew.
         """
         async with self._connection() as connection:
             begin = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; " if keeps_plans else "BEGIN; "
             # Bound by the client, so that all of it is one message.
             cursor = AsyncClientCursor(connection)
             if token_sha256 is None:
-                await cursor.execute(begin + "SELECT set_app_user(%s, %s)", (user_id, request_id))
+                await cursor.execute(begin + "SELECT set_app_user(%s, %s, '', %s)", (user_id, request_id, signed_in_at))
             else:
                 await cursor.execute(begin + "SELECT set_app_token(%s, %s)", (token_sha256, request_id))
             try:

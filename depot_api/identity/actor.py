@@ -2,6 +2,7 @@
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -33,11 +34,12 @@ class Actor:
     depot: Depot
     scope: TokenScope | None = None
     token_sha256: bytes | None = None
+    signed_in_at: datetime | None = None
 
     def transaction(self, *, keeps_plans: bool = False) -> AbstractAsyncContextManager[Transaction]:
-        """One transaction that sees and may do what this user may. An API token that was sent has to be live still."""
+        """One transaction that sees and may do what this user may. What was sent, token or session, has to be live."""
         return self.depot.database.transaction(
-            self.user_id, self.request_id, self.token_sha256, keeps_plans=keeps_plans
+            self.user_id, self.request_id, self.token_sha256, self.signed_in_at, keeps_plans=keeps_plans
         )
 
 
@@ -50,10 +52,10 @@ async def current_user(
     token = bearer.credentials
     if token.startswith(API_TOKEN_PREFIX):
         return await _actor_of_api_token(hash_api_token(token), request, depot)
-    user_id = read_access_token(token, depot.settings.jwt_secret.get_secret_value())
-    if user_id is None:
+    session = read_access_token(token, depot.settings.jwt_secret.get_secret_value())
+    if session is None:
         raise _not_valid()
-    return Actor(user_id, request.state.request_id, depot)
+    return Actor(session.user_id, request.state.request_id, depot, signed_in_at=session.signed_in_at)
 
 
 def _not_valid() -> Unauthenticated:

@@ -259,7 +259,8 @@ async def unlocked_exclusive_paths(
 ) -> list[str]:
     """Paths that stop being what they were, without an own lock, where the first regex that matches is exclusive.
 
-    One regex after the other over all items, because PostgreSQL keeps only 32 compiled ones.
+    What is integrated as it is, and newer, was locked where it was made; any other integration is an edit. One regex
+    after the other over all items, because PostgreSQL keeps only 32 compiled ones.
     """
     rows = await fetch_all(
         tx,
@@ -269,8 +270,12 @@ async def unlocked_exclusive_paths(
                     WITH ORDINALITY AS rule (regex, exclusive, place)
                 CROSS JOIN LATERAL (
                     SELECT coalesce(moved_from_key, path_key) AS key, coalesce(moved_from, path) AS path
-                    FROM changelist_items
-                    WHERE changelist_id = %(changelist_id)s AND action IN ('edit', 'delete', 'move')
+                    FROM changelist_items i
+                    WHERE changelist_id = %(changelist_id)s AND action <> 'add' AND base_version IS NOT NULL
+                      AND NOT (action = 'integrate' AND source_version > base_version AND EXISTS (
+                          SELECT FROM assets a JOIN asset_versions v ON v.asset_id = a.id
+                          WHERE a.project_id = i.project_id AND a.path_key = i.path_key
+                            AND v.number = i.source_version AND v.sha256 = i.sha256 OFFSET 0))
                       AND coalesce(moved_from_key, path_key) ~ rule.regex OFFSET 0) changed
                 ORDER BY changed.key, rule.place)
             SELECT path FROM matched WHERE exclusive AND NOT EXISTS (

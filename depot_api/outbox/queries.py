@@ -1,5 +1,6 @@
 """SQL of the outbox's readers, all through SECURITY DEFINER functions: they have no identity and serve every tenant."""
 
+from datetime import timedelta
 from uuid import UUID
 
 from psycopg.rows import DictRow
@@ -20,9 +21,17 @@ async def advance(tx: Transaction, consumer: str, xact_id: str, event_id: int) -
     await tx.execute("SELECT advance_outbox(%s, %s::text::xid8, %s)", (consumer, xact_id, event_id))
 
 
-async def forget_requests(tx: Transaction) -> None:
-    """Failed sign-ins and answers that nobody asks for any more."""
-    await tx.execute("SELECT forget_requests()")
+async def forget_sign_ins(tx: Transaction) -> None:
+    """Failures so old that they slow nobody down."""
+    await tx.execute("SELECT forget_sign_ins()")
+
+
+async def take_storage_snapshots(tx: Transaction) -> None:
+    await tx.execute("SELECT take_storage_snapshots()")
+
+
+async def expire_idempotency_keys(tx: Transaction, older_than: timedelta) -> None:
+    await tx.execute("SELECT expire_idempotency_keys(%s)", (older_than,))
 
 
 async def project(tx: Transaction, project_id: UUID) -> DictRow | None:
@@ -42,6 +51,22 @@ async def asset(tx: Transaction, project_id: UUID, asset_id: UUID) -> DictRow | 
         tx,
         "SELECT %(project)s AS project_id, * FROM ref_asset(%(project)s, %(asset)s)",
         {"project": project_id, "asset": asset_id},
+    )
+
+
+async def merge(tx: Transaction, project_id: UUID, merge_id: UUID) -> DictRow | None:
+    return await fetch_one(
+        tx,
+        "SELECT %(project)s AS project_id, * FROM ref_merge(%(project)s, %(merge)s)",
+        {"project": project_id, "merge": merge_id},
+    )
+
+
+async def obliteration(tx: Transaction, project_id: UUID, obliteration_id: UUID) -> DictRow | None:
+    return await fetch_one(
+        tx,
+        "SELECT %(project)s AS project_id, * FROM ref_obliteration(%(project)s, %(obliteration)s)",
+        {"project": project_id, "obliteration": obliteration_id},
     )
 
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-from depot_api.blobstore.refs import AssetRef, BranchRef, ProjectRef, Ref, VersionRef
+from depot_api.blobstore.refs import AssetRef, BranchRef, MergeRef, ObliterationRef, ProjectRef, Ref, VersionRef
+from depot_api.database.pool import Transaction
 from depot_api.depot import Depot
 from depot_api.events import EventKind
 from depot_api.outbox import queries
@@ -38,28 +39,48 @@ async def write_next(depot: Depot) -> bool:
 
 async def _refs_of(depot: Depot, event: dict[str, Any]) -> AsyncIterator[Ref]:
     """The documents that an event touches, as they stand now."""
-    project_id, payload = event["project_id"], event["payload"]
-    match event["kind"].split("."):
-        case _ if event["kind"] == EventKind.CHANGELIST_SUBMITTED:
-            async for version in _version_refs(depot, UUID(payload["id"])):
-                yield version
+    payload = event["payload"]
+    match event["kind"]:
+        case EventKind.CHANGELIST_SUBMITTED:
+            versions = _version_refs(depot, UUID(payload["id"]))
+        case EventKind.CHANGELIST_UPDATED:  # a description that an admin has corrected
+            versions = _version_refs(depot, UUID(payload["changelist_id"]))
+        case kind:
+            async with depot.database.anonymous() as tx:
+                refs = await _facts_of(tx, event["project_id"], kind, payload)
+            for ref in refs:
+                yield ref
+            return
+    async for version in versions:
+        yield version
+
+
+async def _facts_of(tx: Transaction, project_id: UUID, kind: str, payload: dict[str, Any]) -> list[Ref]:
+    found: list[Ref] = []
+    match kind.split("."):
         case ["project" | "member", _]:
-            async with depot.database.anonymous() as tx:
-                project = await queries.project(tx, project_id)
-                branches = await queries.branches(tx, project_id)
-            yield ProjectRef.model_validate(project)
-            for branch in branches:
-                yield BranchRef.model_validate(branch)
+            found = [await _project(tx, project_id), *await _branches(tx, project_id)]
+        case ["path_permissions" | "typemap" | "label", _]:
+            found = [await _project(tx, project_id)]
         case ["branch", _] if "branch_id" in payload:
-            async with depot.database.anonymous() as tx:
-                branches = await queries.branches(tx, project_id, UUID(payload["branch_id"]))
-            for branch in branches:
-                yield BranchRef.model_validate(branch)
+            found = [*await _branches(tx, project_id, UUID(payload["branch_id"]))]
         case ["asset", _] if "asset_id" in payload:
-            async with depot.database.anonymous() as tx:
-                asset = await queries.asset(tx, project_id, UUID(payload["asset_id"]))
-            if asset:
-                yield AssetRef.model_validate(asset)
+            asset = await queries.asset(tx, project_id, UUID(payload["asset_id"]))
+            found = [AssetRef.model_validate(asset)] if asset else []
+        case ["merge", "merged"]:
+            found = [MergeRef.model_validate(await queries.merge(tx, project_id, UUID(payload["merge_id"])))]
+        case ["obliteration", _]:
+            obliteration = await queries.obliteration(tx, project_id, UUID(payload["obliteration_id"]))
+            found = [ObliterationRef.model_validate(obliteration)]
+    return found
+
+
+async def _project(tx: Transaction, project_id: UUID) -> ProjectRef:
+    return ProjectRef.model_validate(await queries.project(tx, project_id))
+
+
+async def _branches(tx: Transaction, project_id: UUID, branch_id: UUID | None = None) -> list[BranchRef]:
+    return [BranchRef.model_validate(row) for row in await queries.branches(tx, project_id, branch_id)]
 
 
 async def _version_refs(depot: Depot, changelist_id: UUID) -> AsyncIterator[VersionRef]:

@@ -1,4 +1,4 @@
-"""The outbox's readers: of all workers of a deployment one runs them, and the others wait to take over."""
+"""The outbox's readers and housekeeping: of all workers of a deployment one runs them, the others wait to take over."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import psycopg
 import structlog
 
 from depot_api.depot import Depot
-from depot_api.outbox import queries, refs
+from depot_api.outbox import housekeeping, refs
 from depot_api.outbox.repeat import repeat
 from depot_api.webhooks.delivery import Deliverer
 
@@ -16,7 +16,6 @@ from depot_api.webhooks.delivery import Deliverer
 LEADER_LOCK = "SELECT pg_try_advisory_lock(hashtext('asset-depot outbox')) AS leads"
 WAIT_FOR_LEAD_SECONDS = 1.0
 RETRY_SECONDS = 5.0
-FORGET_SECONDS = 3600.0
 # A server that is gone without a word is noticed after this long.
 TCP_TIMEOUT_MILLISECONDS = 10_000
 
@@ -62,8 +61,10 @@ class OutboxWorker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_hold(self._depot, connection))
                 group.create_task(repeat("refs", lambda: refs.write_next(self._depot)))
+                group.create_task(
+                    repeat("housekeeping", lambda: housekeeping.keep_house(self._depot), housekeeping.EVERY_SECONDS)
+                )
                 group.create_task(Deliverer(self._depot).run())
-                group.create_task(_forget(self._depot))
 
 
 async def _take_lead(connection: psycopg.AsyncConnection) -> None:
@@ -81,11 +82,3 @@ async def _hold(depot: Depot, connection: psycopg.AsyncConnection) -> None:
         depot.database.require_current(connection)
         await connection.execute("SELECT 1")
         await asyncio.sleep(WAIT_FOR_LEAD_SECONDS)
-
-
-async def _forget(depot: Depot) -> None:
-    """Whoever leads is the one to do it."""
-    while True:
-        async with depot.database.anonymous() as tx:
-            await queries.forget_requests(tx)
-        await asyncio.sleep(FORGET_SECONDS)

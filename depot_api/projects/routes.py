@@ -5,8 +5,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, status
 
+from depot_api.idempotency import Key
 from depot_api.identity.actor import CurrentUser
-from depot_api.problems import AlreadyExists, Conflict, Forbidden, ProjectArchived, documented
+from depot_api.problems import (
+    AlreadyExists,
+    Conflict,
+    Forbidden,
+    IdempotencyKeyReused,
+    ProjectArchived,
+    documented,
+)
 from depot_api.projects import service
 from depot_api.projects.models import (
     ArchiveRequest,
@@ -26,10 +34,10 @@ router = APIRouter(prefix="/projects", tags=["projects"])
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Create a project with a branch main",
-    responses=documented(AlreadyExists, Forbidden),
+    responses=documented(AlreadyExists, Forbidden, IdempotencyKeyReused),
 )
-async def create_project(body: ProjectCreate, actor: CurrentUser) -> Project:
-    return await service.create_project(actor, body)
+async def create_project(body: ProjectCreate, actor: CurrentUser, idempotency_key: Key = None) -> Project:
+    return await service.create_project(actor, body, idempotency_key)
 
 
 @router.get("", summary="List the projects that you are a member of", responses=documented())
@@ -60,11 +68,13 @@ async def update_project(project_id: UUID, body: ProjectUpdate, actor: CurrentUs
     "/{project_id}/archive",
     status_code=status.HTTP_201_CREATED,
     summary="Archive a project",
-    responses=documented(Forbidden, ProjectArchived),
+    responses=documented(Forbidden, ProjectArchived, IdempotencyKeyReused),
 )
-async def archive_project(project_id: UUID, body: ArchiveRequest, actor: CurrentUser) -> ProjectArchive:
+async def archive_project(
+    project_id: UUID, body: ArchiveRequest, actor: CurrentUser, idempotency_key: Key = None
+) -> ProjectArchive:
     """It can be read as before, and takes no changes until it is un-archived. The answer is kept for good."""
-    return await service.archive_project(actor, project_id, body.reason)
+    return await service.archive_project(actor, project_id, body.reason, idempotency_key)
 
 
 @router.post("/{project_id}/unarchive", summary="Un-archive a project", responses=documented(Forbidden, Conflict))

@@ -7,6 +7,7 @@ from psycopg import errors
 from depot_api import events
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
+from depot_api.idempotency import once
 from depot_api.identity.actor import Actor
 from depot_api.problems import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, ProblemError, ProjectArchived
 from depot_api.projects import queries
@@ -45,8 +46,8 @@ def _require_role(project: Project, needed: ProjectRole) -> None:
         raise Forbidden(f"This takes the role {needed} or above in project {project.name}; yours is {project.my_role}.")
 
 
-async def create_project(actor: Actor, wanted: ProjectCreate) -> Project:
-    async with actor.transaction() as tx:
+async def create_project(actor: Actor, wanted: ProjectCreate, idempotency_key: str | None) -> Project:
+    async def create() -> Project:
         try:
             project_id = await queries.create_project(tx, wanted.name, wanted.description)
         except errors.UniqueViolation:
@@ -55,6 +56,10 @@ async def create_project(actor: Actor, wanted: ProjectCreate) -> Project:
             raise Forbidden("Projects are created by studio editors and admins.") from None
         await events.record(tx, project_id, EventKind.PROJECT_CREATED, actor.user_id, {"name": wanted.name})
         return await readable_project(tx, project_id)
+
+    async with actor.transaction() as tx:
+        request = "create project " + wanted.model_dump_json()
+        return await once(tx, actor.user_id, idempotency_key, request, Project, create)
 
 
 def _name_taken(name: str | None) -> AlreadyExists:
@@ -79,14 +84,19 @@ async def update_project(actor: Actor, project_id: UUID, wanted: ProjectUpdate) 
         return await readable_project(tx, project_id)
 
 
-async def archive_project(actor: Actor, project_id: UUID, reason: str) -> ProjectArchive:
+async def archive_project(actor: Actor, project_id: UUID, reason: str, idempotency_key: str | None) -> ProjectArchive:
     """From then on the database refuses every write to the project, but for `unarchive_project`."""
-    async with actor.transaction() as tx:
+
+    async def archive() -> ProjectArchive:
         await queries.lock_project(tx, project_id)
         await writable_project(tx, project_id, ProjectRole.MANAGER)
         # The event comes first: afterwards the project takes no rows any more.
         await events.record(tx, project_id, EventKind.PROJECT_ARCHIVED, actor.user_id, {"reason": reason})
         return ProjectArchive.model_validate(await queries.archive_project(tx, project_id, reason))
+
+    async with actor.transaction() as tx:
+        request = f"archive project {project_id} {reason}"
+        return await once(tx, actor.user_id, idempotency_key, request, ProjectArchive, archive)
 
 
 async def unarchive_project(actor: Actor, project_id: UUID) -> Project:

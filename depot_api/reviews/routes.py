@@ -5,12 +5,14 @@ from uuid import UUID
 from fastapi import APIRouter, status
 
 from depot_api.changelists.models import Changelist
+from depot_api.idempotency import Key
 from depot_api.identity.actor import CurrentUser
 from depot_api.preconditions import IfMatch
 from depot_api.problems import (
     ChangelistClosed,
     Conflict,
     Forbidden,
+    IdempotencyKeyReused,
     InvalidPath,
     PathForbidden,
     PreconditionRequired,
@@ -66,10 +68,12 @@ async def list_pending_reviews(actor: CurrentUser, limit: Limit = 100, cursor: C
     "/changelists/{changelist_id}/comments",
     status_code=status.HTTP_201_CREATED,
     summary="Comment on a changelist or one of its items",
-    responses=documented(Forbidden, PathForbidden, ProjectArchived, InvalidPath),
+    responses=documented(Forbidden, PathForbidden, ProjectArchived, InvalidPath, IdempotencyKeyReused),
 )
-async def create_comment(changelist_id: UUID, body: CommentCreate, actor: CurrentUser) -> Comment:
-    return await service.comment(actor, changelist_id, body)
+async def create_comment(
+    changelist_id: UUID, body: CommentCreate, actor: CurrentUser, idempotency_key: Key = None
+) -> Comment:
+    return await service.comment(actor, changelist_id, body, idempotency_key)
 
 
 @router.get(

@@ -9,6 +9,7 @@ from depot_api.changelists import service as changelists
 from depot_api.changelists.models import Changelist, ChangelistStatus
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
+from depot_api.idempotency import once
 from depot_api.identity.actor import Actor
 from depot_api.paths import broken_rule, path_key
 from depot_api.permissions import service as permissions
@@ -101,11 +102,8 @@ def _page(items: list[Review], limit: int) -> Page[Review]:
     return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(items) == limit else None)
 
 
-async def comment(actor: Actor, changelist_id: UUID, wanted: CommentCreate) -> Comment:
-    if wanted.path is not None and (rule := broken_rule(wanted.path)):
-        broken = ProblemError(detail=f"{wanted.path!r} {rule}", pointer="/path")
-        raise InvalidPath(broken.detail, errors=[broken])
-    async with actor.transaction() as tx:
+async def comment(actor: Actor, changelist_id: UUID, wanted: CommentCreate, idempotency_key: str | None) -> Comment:
+    async def create() -> Comment:
         changelist = await changelists.readable_changelist(tx, changelist_id)
         await projects.writable_project(tx, changelist.project_id, ProjectRole.REVIEWER)
         if wanted.path is not None:
@@ -116,7 +114,14 @@ async def comment(actor: Actor, changelist_id: UUID, wanted: CommentCreate) -> C
         )
         payload = {"changelist_id": str(changelist_id)}
         await events.record(tx, changelist.project_id, EventKind.REVIEW_COMMENTED, actor.user_id, payload)
-    return Comment.model_validate(row)
+        return Comment.model_validate(row)
+
+    if wanted.path is not None and (rule := broken_rule(wanted.path)):
+        broken = ProblemError(detail=f"{wanted.path!r} {rule}", pointer="/path")
+        raise InvalidPath(broken.detail, errors=[broken])
+    async with actor.transaction() as tx:
+        request = f"comment changelist {changelist_id} {wanted.model_dump_json()}"
+        return await once(tx, actor.user_id, idempotency_key, request, Comment, create)
 
 
 async def list_comments(actor: Actor, changelist_id: UUID, limit: int, cursor: str | None) -> Page[Comment]:

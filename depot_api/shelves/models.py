@@ -53,6 +53,9 @@ class ShelfItem(BaseModel):
     sha256: str | None
     size_bytes: int | None
     moved_from: str | None
+    source_branch_id: UUID | None
+    source_version: int | None
+    lock_fencing_number: int | None
 
 
 class Unshelve(WireModel):

@@ -68,9 +68,9 @@ async def delete_items(tx: Transaction, shelf_id: UUID) -> None:
 async def insert_items(tx: Transaction, project_id: UUID, shelf_id: UUID, items: Sequence[ItemRow]) -> None:
     await tx.execute(
         """INSERT INTO shelf_items (project_id, shelf_id, path_key, path, action, base_version, sha256, moved_from,
-                                    moved_from_key)
+                                    moved_from_key, source_branch_id, source_version, lock_fencing_number)
            SELECT %s, %s, * FROM unnest(%s::text[], %s::text[], %s::item_action[], %s::int[], %s::bytea[], %s::text[],
-                                        %s::text[])""",
+                                        %s::text[], %s::uuid[], %s::int[], %s::bigint[])""",
         (
             project_id,
             shelf_id,
@@ -81,6 +81,9 @@ async def insert_items(tx: Transaction, project_id: UUID, shelf_id: UUID, items:
             [item.sha256 for item in items],
             [item.moved_from for item in items],
             [item.moved_from_key for item in items],
+            [item.source_branch_id for item in items],
+            [item.source_version for item in items],
+            [item.lock_fencing_number for item in items],
         ),
     )
 
@@ -88,8 +91,9 @@ async def insert_items(tx: Transaction, project_id: UUID, shelf_id: UUID, items:
 async def copy_items(tx: Transaction, shelf_id: UUID, changelist_id: UUID) -> None:
     await tx.execute(
         """INSERT INTO shelf_items (project_id, shelf_id, path_key, path, action, base_version, sha256, moved_from,
-                                    moved_from_key)
-           SELECT project_id, %s, path_key, path, action, base_version, sha256, moved_from, moved_from_key
+                                    moved_from_key, source_branch_id, source_version, lock_fencing_number)
+           SELECT project_id, %s, path_key, path, action, base_version, sha256, moved_from, moved_from_key,
+                  source_branch_id, source_version, lock_fencing_number
            FROM changelist_items WHERE changelist_id = %s""",
         (shelf_id, changelist_id),
     )
@@ -129,7 +133,7 @@ async def items(tx: Transaction, shelf_id: UUID, after: str, limit: int) -> list
     return await fetch_all(
         tx,
         """SELECT i.path_key, i.path, i.action, i.base_version, encode(i.sha256, 'hex') AS sha256, b.size_bytes,
-                  i.moved_from
+                  i.moved_from, i.source_branch_id, i.source_version, i.lock_fencing_number
            FROM shelf_items i LEFT JOIN LATERAL (SELECT size_bytes FROM blobs WHERE sha256 = i.sha256 OFFSET 0) b
                ON true
            WHERE i.shelf_id = %s AND i.path_key > %s ORDER BY i.path_key LIMIT %s""",
@@ -138,11 +142,13 @@ async def items(tx: Transaction, shelf_id: UUID, after: str, limit: int) -> list
 
 
 async def item_rows(tx: Transaction, shelf_id: UUID) -> list[ItemRow]:
-    """As a changelist takes them."""
+    """As a changelist takes them. The locks that they rely on are the shelf's owner's, and nobody else's."""
     rows = await fetch_all(
         tx,
-        """SELECT path_key, path, action::text AS action, base_version, sha256, moved_from, moved_from_key
-           FROM shelf_items WHERE shelf_id = %s ORDER BY path_key""",
+        """SELECT i.path_key, i.path, i.action::text AS action, i.base_version, i.sha256, i.moved_from,
+                  i.moved_from_key, i.source_branch_id, i.source_version,
+                  CASE WHEN s.owner_id = app_user_id() THEN i.lock_fencing_number END AS lock_fencing_number
+           FROM shelf_items i JOIN shelves s ON s.id = i.shelf_id WHERE i.shelf_id = %s ORDER BY i.path_key""",
         (shelf_id,),
     )
     return [ItemRow(**row) for row in rows]

@@ -49,6 +49,7 @@ async def create_shelf(actor: Actor, wanted: ShelfCreate, idempotency_key: str |
         if branch.project_id != wanted.project_id:
             raise NotFound(f"There is no branch {wanted.branch_id} in this project.")
         await _refuse_foreign_changelist(tx, wanted.project_id, wanted.changelist_id)
+        await changelists.refuse_unknown_sources(tx, wanted.project_id, rows)
         shelf_id = await queries.insert_shelf(
             tx, wanted.project_id, wanted.branch_id, actor.user_id, wanted.changelist_id, wanted.description
         )
@@ -219,6 +220,7 @@ async def replace_items(actor: Actor, shelf_id: UUID, items: Sequence[Item]) -> 
     await _refuse_missing_content(actor, shelf.project_id, rows)
     async with actor.transaction() as tx:
         shelf = await _locked_shelf(tx, shelf_id)
+        await changelists.refuse_unknown_sources(tx, shelf.project_id, rows)
         await queries.delete_items(tx, shelf_id)
         await _put(tx, shelf.project_id, shelf_id, rows)
         return await _filled(tx, actor, shelf_id, EventKind.SHELF_UPDATED)

@@ -5,9 +5,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, status
 
+from depot_api.idempotency import Key
 from depot_api.identity.actor import AccountUser
 from depot_api.identity.models import ApiToken
-from depot_api.problems import AlreadyExists, Conflict, Forbidden, documented
+from depot_api.problems import AlreadyExists, Conflict, Forbidden, IdempotencyKeyReused, documented
 from depot_api.users import service
 from depot_api.users.models import PasswordReset, User, UserCreate, UserUpdate
 from depot_api.wire import Cursor, Limit, Page, Text
@@ -16,10 +17,13 @@ router = APIRouter(prefix="/users", tags=["users"])
 
 
 @router.post(
-    "", status_code=status.HTTP_201_CREATED, summary="Create a user", responses=documented(AlreadyExists, Forbidden)
+    "",
+    status_code=status.HTTP_201_CREATED,
+    summary="Create a user",
+    responses=documented(AlreadyExists, Forbidden, IdempotencyKeyReused),
 )
-async def create_user(body: UserCreate, actor: AccountUser) -> User:
-    return await service.create_user(actor, body)
+async def create_user(body: UserCreate, actor: AccountUser, idempotency_key: Key = None) -> User:
+    return await service.create_user(actor, body, idempotency_key)
 
 
 @router.get("", summary="List the users", responses=documented(Forbidden))
@@ -39,7 +43,8 @@ async def get_user(user_id: UUID, actor: AccountUser) -> User:
 
 @router.patch("/{user_id}", summary="Change a user", responses=documented(Forbidden, Conflict))
 async def update_user(user_id: UUID, body: UserUpdate, actor: AccountUser) -> User:
-    """Deactivating signs the user out at once. The last active admin can be neither demoted nor deactivated."""
+    """Deactivating signs the user out at once and revokes the user's API tokens. The last active admin can be neither
+    demoted nor deactivated."""
     return await service.update_user(actor, user_id, body)
 
 
@@ -50,6 +55,7 @@ async def update_user(user_id: UUID, body: UserUpdate, actor: AccountUser) -> Us
     responses=documented(Forbidden),
 )
 async def reset_password(user_id: UUID, body: PasswordReset, actor: AccountUser) -> None:
+    """Ends the user's sessions and revokes the user's API tokens: whoever has them may not be the user."""
     await service.reset_password(actor, user_id, body.password)
 
 

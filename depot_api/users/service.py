@@ -7,6 +7,7 @@ from uuid import UUID
 from psycopg import errors
 
 from depot_api.database.pool import Transaction
+from depot_api.idempotency import once
 from depot_api.identity import service as identity
 from depot_api.identity.actor import Actor
 from depot_api.identity.models import ApiToken
@@ -32,11 +33,8 @@ async def _user(tx: Transaction, user_id: UUID) -> User:
     return User.model_validate(row)
 
 
-async def create_user(actor: Actor, wanted: UserCreate) -> User:
-    async with _as_admin(actor):
-        pass  # nobody else gets the service to compute a hash
-    password_hash = await in_thread(hash_password, wanted.password)
-    async with _as_admin(actor) as tx:
+async def create_user(actor: Actor, wanted: UserCreate, idempotency_key: str | None) -> User:
+    async def create() -> User:
         try:
             user_id = await queries.create_user(
                 tx, wanted.username, wanted.display_name, password_hash, wanted.studio_role
@@ -47,6 +45,14 @@ async def create_user(actor: Actor, wanted: UserCreate) -> User:
                 errors=[ProblemError(detail="taken", pointer="/username")],
             ) from None
         return await _user(tx, user_id)
+
+    async with _as_admin(actor):
+        pass  # nobody else gets the service to compute a hash
+    password_hash = await in_thread(hash_password, wanted.password)
+    async with _as_admin(actor) as tx:
+        # Without the password: what is kept of the request is a plain hash, which could be guessed from.
+        request = "create user " + wanted.model_dump_json(exclude={"password"})
+        return await once(tx, actor.user_id, idempotency_key, request, User, create)
 
 
 async def get_user(actor: Actor, user_id: UUID) -> User:

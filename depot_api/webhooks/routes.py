@@ -4,8 +4,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, status
 
+from depot_api.idempotency import Key
 from depot_api.identity.actor import CurrentUser
-from depot_api.problems import Forbidden, ProjectArchived, documented
+from depot_api.problems import Forbidden, IdempotencyKeyReused, ProjectArchived, documented
 from depot_api.webhooks import service
 from depot_api.webhooks.models import (
     Delivery,
@@ -24,12 +25,14 @@ router = APIRouter(prefix="/projects/{project_id}/webhooks", tags=["webhooks"])
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Create a webhook: each event is sent to it, signed, at least once and in order",
-    responses=documented(Forbidden, ProjectArchived),
+    responses=documented(Forbidden, ProjectArchived, IdempotencyKeyReused),
 )
-async def create_webhook(project_id: UUID, body: WebhookCreate, actor: CurrentUser) -> WebhookCreated:
+async def create_webhook(
+    project_id: UUID, body: WebhookCreate, actor: CurrentUser, idempotency_key: Key = None
+) -> WebhookCreated:
     """A delivery is a POST of an event. `X-Depot-Signature` is `sha256=` and the HMAC-SHA-256, in hex and under the
     webhook's secret, of `X-Depot-Timestamp`, a dot and the body. Anything but a 2xx within 10 s is tried again."""
-    return await service.create_webhook(actor, project_id, body)
+    return await service.create_webhook(actor, project_id, body, idempotency_key)
 
 
 @router.get("", summary="List a project's webhooks", responses=documented(Forbidden))

@@ -6,6 +6,7 @@ from uuid import UUID
 from depot_api import events
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
+from depot_api.idempotency import once
 from depot_api.identity.actor import Actor
 from depot_api.problems import Forbidden, Invalid, NotFound, ProblemError
 from depot_api.projects import service as projects
@@ -27,15 +28,21 @@ NIL = UUID(int=0)
 NEWEST = 2**63 - 1
 
 
-async def create_webhook(actor: Actor, project_id: UUID, wanted: WebhookCreate) -> WebhookCreated:
-    _refuse_private(actor, wanted.url)
-    secret = "whsec_" + secrets.token_urlsafe(SECRET_BYTES)
-    async with actor.transaction() as tx:
+async def create_webhook(
+    actor: Actor, project_id: UUID, wanted: WebhookCreate, idempotency_key: str | None
+) -> WebhookCreated:
+    async def create() -> WebhookCreated:
+        secret = "whsec_" + secrets.token_urlsafe(SECRET_BYTES)
         await projects.writable_project(tx, project_id, ProjectRole.MANAGER)
         row = await queries.insert_webhook(tx, project_id, wanted.url, wanted.kinds, actor.user_id)
         await queries.set_secret(tx, row["id"], secret)
         await _record(tx, actor, project_id, EventKind.WEBHOOK_CREATED, row["id"])
-    return WebhookCreated.model_validate({**row, "secret": secret})
+        return WebhookCreated.model_validate({**row, "secret": secret})
+
+    _refuse_private(actor, wanted.url)
+    async with actor.transaction() as tx:
+        request = f"create webhook {project_id} {wanted.model_dump_json()}"
+        return await once(tx, actor.user_id, idempotency_key, request, WebhookCreated, create)
 
 
 def _refuse_private(actor: Actor, url: str | None) -> None:

@@ -1,6 +1,10 @@
 """Assets: metadata, and versions that come into being through submit."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+from psycopg import sql
 
 
 def make_asset(project, path: str, **more) -> dict[str, object]:
@@ -26,8 +30,43 @@ def test_upload_read_and_history(project):
     assert project.http.get(f"{url}/versions/3/content").status_code == 404
     got = project.http.get(url).json()
     assert (got["last_version"], got["tags"], got["metadata"]) == (2, ["hero"], {"lod": [1, 2.5]})
-    listed = project.http.get(f"/projects/{project.id}/changelists", params={"status": "abandoned"}).json()["items"]
-    assert len(listed) == 1, "the refused upload leaves no open changelist behind"
+    listed = project.http.get(f"/projects/{project.id}/changelists").json()["items"]
+    assert [one["number"] for one in listed] == [2, 1], "the refused upload leaves no changelist behind"
+
+
+def test_a_version_that_the_database_refuses_leaves_nothing_behind(project):
+    project.add("a", b"1")
+    (asset,) = project.http.get("/assets", params={"project_id": project.id}).json()["items"]
+    with psycopg.connect(project.api.owner_url) as owner:
+        owner.execute(
+            sql.SQL("""CREATE FUNCTION break_this() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF NEW.project_id = {} THEN RAISE EXCEPTION 'disk gone' USING ERRCODE = 'io_error'; END IF;
+                    RETURN NEW; END $$""").format(sql.Literal(project.id))
+        )
+        owner.execute(
+            "CREATE TRIGGER break_this BEFORE INSERT ON asset_versions FOR EACH ROW EXECUTE FUNCTION break_this()"
+        )
+    try:
+        body = {"sha256": project.put(b"2"), "base_version": 1}
+        assert project.http.post(f"/assets/{asset['id']}/versions", json=body).status_code >= 500
+    finally:
+        with psycopg.connect(project.api.owner_url) as owner:
+            owner.execute("DROP FUNCTION break_this() CASCADE")
+    assert [one["number"] for one in project.http.get(f"/projects/{project.id}/changelists").json()["items"]] == [1]
+
+
+def test_tags_that_are_added_at_once_all_stay(project):
+    asset = make_asset(project, "a", tags=["old", "gone"])
+    url = f"/assets/{asset['id']}"
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: project.http.patch(url, json={"add_tags": [f"t{n}"]}), range(24)))
+    assert {answer.status_code for answer in answers} == {200}
+    changed = project.http.patch(url, json={"add_tags": ["old", "new"], "remove_tags": ["gone"]}).json()["tags"]
+    assert (changed[0], changed[-1]) == ("old", "new")
+    assert set(changed) == {"old", "new", *(f"t{n}" for n in range(24))}
+    assert len(changed) == 26
+    many = project.http.patch(url, json={"add_tags": [f"more{n}" for n in range(90)]})
+    assert (many.status_code, many.json()["errors"][0]["pointer"]) == (422, "/add_tags")
 
 
 def test_paths_are_taken_once_in_any_case(project):

@@ -1,6 +1,8 @@
 """Changelists while they are open: who changes them, validations, reverts; and undoing a submitted one."""
 
 import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -173,6 +175,26 @@ def test_what_has_changed_since_is_not_undone_silently(project):
     response = project.http.post(f"/changelists/{changelist}/revert", json={})
     assert slug(response) == (409, "stale-base")
     assert response.json()["stale"] == [{"path": "a", "base_version": 2, "head_version": 3, "head_changelist_no": 3}]
+
+
+def test_items_are_not_taken_out_of_a_project_that_is_archived_meanwhile(project):
+    changelist = project.open([{"action": "add", "path": "a", "sha256": project.put(b"1")}])
+    with psycopg.connect(project.api.owner_url) as owner, ThreadPoolExecutor(1) as pool:
+        owner.execute("SELECT FROM changelists WHERE id = %s FOR UPDATE", (changelist,))
+        body = {"paths": ["a"]}
+        waiting = pool.submit(project.http.post, f"/changelists/{changelist}/items/revert", json=body)
+        wait_until_blocked(owner)
+        owner.execute("UPDATE projects SET status = 'archived' WHERE id = %s", (project.id,))
+        owner.commit()
+        assert slug(waiting.result()) == (409, "project-archived")
+
+
+def wait_until_blocked(owner) -> None:
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+    deadline = time.monotonic() + 30
+    while owner.execute(blocked).fetchone() == (0,):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_an_integrated_version_names_what_it_was_made_from(project):

@@ -4,6 +4,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 
 
@@ -286,6 +287,40 @@ def test_the_last_rule_that_matches_holds(project, artist, typemap):
         {"path": "Dev/Final/c.uasset", "pattern": "Dev/Final/**"},
     ]
     assert ada.submit(*free).status_code == 200
+
+
+def test_an_integration_is_an_edit_unless_it_brings_a_newer_version_as_it_is(project, artist, branch, typemap):
+    ada, ben = artist(), artist()
+    project.add("hero.uasset", b"1")
+    side = branch("side")
+    ada.locked("hero.uasset", 1, side)
+    assert ada.submit(ada.edit("hero.uasset", 1, b"2"), branch=side).status_code == 200
+    typemap({"pattern": "*.uasset", "exclusive": True})
+    arrive = {**ben.edit("hero.uasset", 1, b"2"), "action": "integrate", "source_branch_id": side, "source_version": 2}
+    other = {**arrive, "sha256": ben.put(b"neither")}
+    assert refusal(ben.submit(other)) == (409, "lock-required")
+    assert ben.submit(arrive).status_code == 200
+    back = {**arrive, "base_version": 3, "sha256": ben.put(b"1"), "source_version": 1}
+    assert refusal(ben.submit(back)) == (409, "lock-required")
+    ben.locked("hero.uasset", 3)
+    assert ben.submit(back).status_code == 200
+
+
+def test_an_integration_has_a_source(api, project, new_project, artist, branch):
+    ada = artist()
+    project.add("a", b"1")
+    side, other = branch("side"), new_project()
+    other.add("a", b"1")
+    item = {**ada.edit("a", 1, b"2"), "action": "integrate"}
+    for source, version in ((side, 777), (project.main, 2), (other.main, 1)):
+        named = {**item, "source_branch_id": source, "source_version": version}
+        refused = ada.http.post(f"/changelists/{project.open([], http=ada.http)}/items", json={"items": [named]})
+        assert refusal(refused) == (422, "invalid")
+        assert f"'a' has no version {version} on that branch" in refused.json()["errors"][0]["detail"]
+    known = project.open([{**item, "source_branch_id": side, "source_version": 1}], http=ada.http)
+    with psycopg.connect(api.owner_url) as owner:  # whatever wrote the item: history takes no false one
+        owner.execute("UPDATE changelist_items SET source_version = 777 WHERE changelist_id = %s", (known,))
+    assert ada.http.post(f"/changelists/{known}/submit").status_code == 409
 
 
 def test_a_scope_of_one_branch(project, artist, branch, typemap):

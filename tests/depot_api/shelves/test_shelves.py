@@ -45,9 +45,10 @@ def test_shelve_list_update_delete(project, shelve):
     shelf = made.json()
     assert (shelf["owner"], shelf["description"], shelf["items_count"]) == ("admin", "wip", 2)
     assert other.http.get(f"/shelves/{shelf['id']}").json() == shelf
+    no_more = {"source_branch_id": None, "source_version": None, "lock_fencing_number": None}
     assert items_of(other.http, shelf["id"]) == [
-        {"path": "b", "action": "add", "base_version": None, "sha256": content, "size_bytes": 7, "moved_from": None},
-        {"path": "c", "action": "move", "base_version": 1, "sha256": content, "size_bytes": 7, "moved_from": "a"},
+        {"base_version": None, "size_bytes": 7, "moved_from": None, **items[0], **no_more},
+        {"size_bytes": 7, **items[1], **no_more},
     ]
     delete = {"action": "delete", "path": "a", "base_version": 1}
     replaced = project.http.put(f"/shelves/{shelf['id']}/items", json={"items": [delete]})
@@ -55,6 +56,26 @@ def test_shelve_list_update_delete(project, shelve):
     assert [item["action"] for item in items_of(project.http, shelf["id"])] == ["delete"]
     assert project.http.delete(f"/shelves/{shelf['id']}").status_code == 204
     assert problem(project.http.get(f"/shelves/{shelf['id']}")) == (404, "not-found")
+
+
+def test_integrations_and_the_locks_they_rely_on_come_back(project, shelve):
+    project.add("a", b"1")
+    side = project.http.post("/branches", json={"project_id": project.id, "name": "side"}).json()["id"]
+    content = project.put(b"2")
+    edit = {"action": "edit", "path": "a", "base_version": 1, "sha256": content}
+    project.submit([edit], side)
+    arrive = {**edit, "action": "integrate", "source_branch_id": side, "source_version": 2, "lock_fencing_number": 7}
+    shelved = project.http.post(f"/changelists/{project.open([arrive])}/shelve", json={})
+    other = project.member("contributor")
+    for shelf in (shelved, shelve([arrive])):
+        assert shelf.status_code == 201, shelf.text
+        for http, number in ((project.http, 7), (other.http, None)):
+            changelist = project.open([], http=http)
+            unshelved = http.post(f"/shelves/{shelf.json()['id']}/unshelve", json={"changelist_id": changelist})
+            assert unshelved.status_code == 200, unshelved.text
+            (item,) = http.get(f"/changelists/{changelist}/items").json()["items"]
+            assert {name: item[name] for name in arrive} == {**arrive, "lock_fencing_number": number}
+    assert problem(shelve([{**arrive, "source_version": 3}])) == (422, "invalid")
 
 
 def test_lists_are_filtered_and_paged(project, shelve):

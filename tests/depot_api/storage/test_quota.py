@@ -203,6 +203,19 @@ def test_quota_functions_are_for_contributors_and_their_own_uploads(api, project
                 service.execute(statement)
 
 
+def test_every_projects_use_is_noted_without_being_asked(own_api, running_api_factory):
+    make_project, _ = running_api_factory
+    project = make_project(own_api)
+    project.put(b"four")
+    with psycopg.connect(own_api.owner_url) as owner:
+        assert owner.execute("SELECT count(*) FROM usage_changes").fetchone() == (1,)
+    with psycopg.connect(own_api.service_url) as service:
+        service.execute("SELECT take_storage_snapshots()")
+        service.execute("SELECT take_storage_snapshots()")
+    (noted,) = project.http.get(f"/projects/{project.id}/storage/snapshots").json()["items"]
+    assert (noted["used_bytes"], noted["objects"]) == (4, 1)
+
+
 def test_one_snapshot_a_day_is_kept(api, project):
     snapshots = f"/projects/{project.id}/storage/snapshots"
     project.put(b"one")

@@ -107,7 +107,9 @@ def test_a_deactivated_user_is_out_at_once_and_can_come_back(api, admin):
     assert admin.patch(f"/users/{user.id}", json={"is_active": False}).json()["is_active"] is False
     assert user.http.get("/projects").status_code == 401
     assert admin.patch(f"/users/{user.id}", json={"is_active": True, "display_name": "Back"}).status_code == 200
-    assert user.http.get("/projects").status_code == 200
+    assert user.http.get("/projects").status_code == 401  # the token was revoked with the account
+    assert admin.post(f"/users/{user.id}/password", json={"password": PASSWORD}).status_code == 204
+    assert sign_in(api, user.name, PASSWORD).status_code == 200
     assert admin.get(f"/users/{user.id}").json()["display_name"] == "Back"
 
 
@@ -128,6 +130,26 @@ def test_passwords_are_reset_by_admins_and_changed_by_their_owner(api, admin):
         assert right.status_code == 204
     assert sign_in(api, user["username"], "changed-by-me").status_code == 200
     assert admin.post(f"/users/{uuid4()}/password", json={"password": PASSWORD}).status_code == 404
+
+
+def test_a_password_ends_the_sessions_before_it_and_a_reset_the_tokens_too(api, admin):
+    user = create(admin).json()
+
+    def session(password: str) -> httpx.Client:
+        return api.client(sign_in(api, user["username"], password).json()["access_token"])
+
+    def is_in(http: httpx.Client) -> bool:
+        return http.get("/auth/me").status_code == 200
+
+    first = session(PASSWORD)
+    token = first.post("/auth/tokens", json={"name": "ci", "scope": "admin", "expires_in_days": 3650}).json()["token"]
+    change = {"current_password": PASSWORD, "new_password": "changed-by-me"}
+    assert first.post("/auth/password", json=change).status_code == 204
+    second = session("changed-by-me")
+    assert (is_in(first), is_in(second), is_in(api.client(token))) == (False, True, True)
+    reset = admin.post(f"/users/{user['id']}/password", json={"password": "reset-by-admin"})
+    assert reset.status_code == 204
+    assert (is_in(second), is_in(session("reset-by-admin")), is_in(api.client(token))) == (False, True, False)
 
 
 def test_guessing_the_current_password_is_slowed(own_api):

@@ -24,15 +24,13 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public AS $
     WHERE subject_sha256 = address
 $$;
 
--- What nobody asks for any more. A request is not sent again after a month.
-CREATE INDEX idempotency_keys_created ON idempotency_keys (created_at);
+-- Failures so old that they slow nobody down.
 CREATE INDEX login_failures_last ON login_failures (last_failed_at);
-CREATE FUNCTION forget_requests() RETURNS void
+CREATE FUNCTION forget_sign_ins() RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
-    DELETE FROM login_failures WHERE last_failed_at < now() - interval '1 day';
-    DELETE FROM idempotency_keys WHERE created_at < now() - interval '30 days'
+    DELETE FROM login_failures WHERE last_failed_at < now() - interval '1 day'
 $$;
 
-REVOKE EXECUTE ON FUNCTION sign_in_attempt(bytea[]), sign_in_succeeded(bytea, bytea), forget_requests() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION sign_in_attempt(bytea[]), sign_in_succeeded(bytea, bytea), forget_requests()
+REVOKE EXECUTE ON FUNCTION sign_in_attempt(bytea[]), sign_in_succeeded(bytea, bytea), forget_sign_ins() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION sign_in_attempt(bytea[]), sign_in_succeeded(bytea, bytea), forget_sign_ins()
     TO depot_service;

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,52 @@ def test_only_opened_files_are_submitted(api, depot, work: Path, project: str) -
     status = depot.json("status", work)
     assert (status["opened"], status["at"]) == ([], 2)
     assert [item["path"] for item in status["changed_here"]] == ["Content/b"]
+
+
+def paths_before(depot, root: Path, path: str, project: str) -> list[str]:
+    """What a file's history says it was called, newest first."""
+    with DepotClient(depot.environment["DEPOT_URL"], depot.environment["DEPOT_TOKEN"]) as client:
+        asset = client.find_asset(client.find_project(project).id, path)
+        found = client._http.request("GET", f"/assets/{asset.id}/history")
+        return [one["path"] for one in json.loads(found.data)["items"]]
+
+
+def test_a_rename_keeps_the_history(depot, work: Path, project: str) -> None:
+    (work / "Content/a").rename(work / "renamed")
+    assert "  move    renamed (from Content/a)" in depot("status", work).stdout
+    done = depot.json("submit", work, "-m", "found by its content")
+    assert (done["moved"], done["added"], done["deleted"]) == (1, 0, 0)
+    assert paths_before(depot, work, "renamed", project) == ["renamed", "Content/a"]
+    assert depot.json("status", work)["changed_here"] == []
+
+
+def test_a_move_that_is_opened_may_change_the_file_too(depot, work: Path, project: str) -> None:
+    assert depot.json("move", work / "Content/a", work / "New/a")["files"] == [
+        {"path": "New/a", "moved_from": "Content/a"}
+    ]
+    depot.json("move", work / "New", work / "Newer")
+    (work / "Newer/a").write_bytes(b"changed too")
+    assert opened(depot, work) == {"Content/a": "delete", "Newer/a": "add"}
+    done = depot.json("submit", work, "--opened", "-m", "moved twice, and changed")
+    assert (done["moved"], done["added"], done["deleted"]) == (1, 0, 0)
+    assert paths_before(depot, work, "Newer/a", project) == ["Newer/a", "Content/a"]
+    assert (opened(depot, work), (work / "New").exists()) == ({}, False)
+
+
+def test_what_is_moved_back_or_cannot_be_moved(depot, work: Path) -> None:
+    depot.json("move", work / "Content", work / "Elsewhere")
+    assert sorted(opened(depot, work)) == ["Content/a", "Content/b", "Elsewhere/a", "Elsewhere/b"]
+    depot.json("move", work / "Elsewhere", work / "Content")
+    assert opened(depot, work) == {}
+    for old, new, why in (
+        ("c", "Content/a", "is there already"),
+        ("Content", "Content/below", "into itself"),
+        ("nothing", "new", "did not come from the depot"),
+        ("c", "C", "differs only in case"),
+    ):
+        refused = depot("move", work / old, work / new)
+        assert (refused.returncode, why in refused.stderr) == (1, True), refused.stderr
+    assert opened(depot, work) == {}
 
 
 def test_opened_files_that_did_not_change_stay_opened(depot, work: Path) -> None:
