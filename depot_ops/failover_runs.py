@@ -22,7 +22,7 @@ from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.site import epochs_of, patience_of, place_of, terms_of, why_not
 from depot_ops.reports import failovers as documents
-from depot_ops.settings import FailoverProvider, FailoverSettings, SettingsError, load
+from depot_ops.settings import FailoverProvider, FailoverSettings, ReplicaSettings, SettingsError, load
 
 INTERVAL_SECONDS = 1  # the daemon looks every five seconds; with five or more it would be every ten
 POOL = "failover"
@@ -157,7 +157,7 @@ def failover_jobs(provider: FailoverProvider) -> list[dg.JobDefinition]:
 
 def failover_sensors(provider: FailoverProvider, names: list[str]) -> list[dg.SensorDefinition]:
     """None where there is nothing to watch. Whether it may promote is decided here, when definitions are loaded."""
-    if provider is FailoverProvider.PATRONI or not names:
+    if provider is FailoverProvider.PATRONI or not names or load(ReplicaSettings).replica_dir is None:
         return []
     try:
         settings = load(FailoverSettings)
