@@ -32,10 +32,10 @@ from depot_ops.postgres.cluster import Cluster
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ENTRYPOINT = [sys.executable, "-m", "depot_api.secret_files"]
-STARTED = ("asset-service", "wal-collector", "blob-mirror", "dagster-webserver", "dagster-daemon")
+STARTED = ("asset-service", "wal-collector", "blob-mirror", "depot-ops-metrics", "dagster-webserver", "dagster-daemon")
 HEALTHY_SECONDS = 60
 # Asked below, once they have something to tell.
-UNASKED = ("dagster-daemon", "blob-mirror", "wal-collector")
+UNASKED = ("dagster-daemon", "blob-mirror", "wal-collector", "depot-ops-metrics")
 RESOURCES = """{ allTopLevelResourceDetailsOrError(repositorySelector: {
   repositoryName: "__repository__", repositoryLocationName: "depot_ops.definitions"}) {
     ... on ResourceDetailsList { results { name configuredValues { key value } } } } }"""
@@ -170,11 +170,13 @@ def dagster_port(root, cluster, primary) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def stack(root, services, primary, dagster_port) -> Iterator[Running]:
-    ports = {name: any_free() for name in ("asset-service", "dagster-webserver", "code-server")}
+    ports = {name: any_free() for name in ("asset-service", "dagster-webserver", "code-server", "depot-ops-metrics")}
     here = {
         "asset-service:8000": f"127.0.0.1:{ports['asset-service']}",
         "127.0.0.1:8000": f"127.0.0.1:{ports['asset-service']}",
         "127.0.0.1:3000": f"127.0.0.1:{ports['dagster-webserver']}",
+        "127.0.0.1:9188": f"127.0.0.1:{ports['depot-ops-metrics']}",
+        "0.0.0.0:9188": f"127.0.0.1:{ports['depot-ops-metrics']}",
         "/var/lib/asset-depot": str(root / "blobs"),
         "/run/secrets": str(root / "secrets"),
         "/wal_spool": str(primary.wal_spool),
@@ -249,6 +251,17 @@ def test_the_log_and_the_objects_are_carried_on(stack):
 @pytest.mark.parametrize("name", ["code-server", "dagster-daemon"])
 def test_dagsters_own_checks_of_health_work_in_a_container(stack, name):
     stack.wait_until_healthy(name)
+
+
+def test_operations_are_told_to_prometheus(stack):
+    """After the night, and of all that its environment names: what is not asked for can never be an alarm."""
+    stack.wait_until_healthy("depot-ops-metrics")
+    told = httpx.get(f"http://127.0.0.1:{stack.ports['depot-ops-metrics']}/metrics").raise_for_status().text
+    asked = set(re.findall(r'^depot_ops_check_healthy\{check="(\w+)"', told, re.MULTILINE))
+    assert asked >= {
+        *("backup_age", "wal_freshness", "archiver_backlog", "spool_backlog", "drill_age", "mirror_lag"),
+        *("scrub_age", "replica_health", "service_health"),
+    }
 
 
 def test_the_access_rules_let_each_role_into_its_database_only(stack):
