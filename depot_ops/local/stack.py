@@ -226,11 +226,17 @@ class Stack:
             "FAILOVER_PROVIDER": FailoverProvider.ASSISTED.value,
             "BACKUP_DIR": str(self.options.data_dir / "backups"),
             "DATABASE_OWNER_URL": self.owner_url,
+            **self._standby_environment(),
             **self._wal_environment(),
             "DRILL_DIR": str(self.primary.home.with_name("drill")),
             **self._blob_environment(),
             "DEPOT_PG_BINDIR": str(self.binaries.bindir),
         }
+
+    def _standby_environment(self) -> dict[str, str]:
+        if self.nodes.standby is None:
+            return {}
+        return {"DEPOT_REPLICA_URL": self.nodes.url("depot", "depot_monitor", self.secrets.monitor_password, "standby")}
 
     def _wal_environment(self) -> dict[str, str]:
         """With a stream where the environment names a directory for it, on a disk of its own."""
