@@ -400,6 +400,9 @@ class MetricsSettings(ReplicaSettings):
         None, description="DEPOT_REPLICA_URL: a standby that REPLICA_DIR does not know, as a role with pg_monitor."
     )
     depot_url: HttpUrl | None = Field(None, description="DEPOT_URL: the address of the depot API.")
+    dagster_url: HttpUrl | None = Field(
+        None, description="DAGSTER_URL: the Dagster webserver, whose checks are told by their last run."
+    )
     asset_storage_replica_path: Path | None = Field(
         None, description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror."
     )

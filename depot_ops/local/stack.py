@@ -131,7 +131,8 @@ class Stack:
         if self.options.metrics_port is not None:
             listen = f"127.0.0.1:{self.options.metrics_port}"
             command = ["-m", "depot_ops", "metrics", "--listen", listen]
-            self._start_program("ops-metrics", command, self._operations_environment())
+            dagster = {"DAGSTER_URL": self.dagster_url} if self.options.with_dagster else {}
+            self._start_program("ops-metrics", command, self._operations_environment() | dagster)
         if self.options.with_dagster:
             self._wait_for("dagster-webserver", f"{self.dagster_url}/server_info", stop)
             # After the webserver has made the tables: two that make them at once get in each other's way.

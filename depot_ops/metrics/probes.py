@@ -13,6 +13,10 @@ from depot_ops.blobs.scrub import check_scrubbed
 from depot_ops.drills.objectives import OF_WHAT_LIES_HERE, Objective, check_objective
 from depot_ops.evidence import Finding, Status
 from depot_ops.health import check_service
+from depot_ops.launch import LaunchError
+from depot_ops.metrics.dagster_checks import CHECK as DAGSTER_CHECKS
+from depot_ops.metrics.dagster_checks import latest_checks
+from depot_ops.metrics.seen import Seen
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.base_age import check_age
 from depot_ops.postgres.base_backup import check_chain
@@ -44,17 +48,9 @@ from depot_ops.settings import (
 
 HALF_A_MINUTE, FIVE_MINUTES, QUARTER_OF_AN_HOUR = 30.0, 300.0, 900.0
 # What a disk or a server that is gone leads to; anything else is a defect, and logged.
-NOT_THERE = (OSError, ArchiveError, BaseRecordUnusable, ReplicaError, AccountError, BinariesNotFound)
+NOT_THERE = (OSError, ArchiveError, BaseRecordUnusable, ReplicaError, AccountError, BinariesNotFound, LaunchError)
 
 log = structlog.get_logger("depot_ops")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A finding, and the server that it is about where there are several."""
-
-    finding: Finding
-    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +122,8 @@ def configured_probes(settings: MetricsSettings) -> list[Probe]:
         probes += _of_blobs(load(BlobSettings))
     if url := settings.depot_url:
         probes.append(_probe("service_health", lambda: check_service(str(url))))
+    if dagster := settings.dagster_url:
+        probes.append(Probe(DAGSTER_CHECKS, lambda: latest_checks(str(dagster)), HALF_A_MINUTE))
     return probes
 
 

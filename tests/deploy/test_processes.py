@@ -87,6 +87,9 @@ class Running:
     def log(self, name: str) -> str:
         return (self.places.root / f"{name}.log").read_text(errors="replace")
 
+    def metrics(self) -> str:
+        return httpx.get(f"http://127.0.0.1:{self.ports['depot-ops-metrics']}/metrics").raise_for_status().text
+
     def start(self, name: str) -> None:
         service = self.services[name]
         with (self.places.root / f"{name}.log").open("wb") as log:
@@ -174,6 +177,7 @@ def stack(root, services, primary, dagster_port) -> Iterator[Running]:
     here = {
         "asset-service:8000": f"127.0.0.1:{ports['asset-service']}",
         "127.0.0.1:8000": f"127.0.0.1:{ports['asset-service']}",
+        "dagster-webserver:3000": f"127.0.0.1:{ports['dagster-webserver']}",
         "127.0.0.1:3000": f"127.0.0.1:{ports['dagster-webserver']}",
         "127.0.0.1:9188": f"127.0.0.1:{ports['depot-ops-metrics']}",
         "0.0.0.0:9188": f"127.0.0.1:{ports['depot-ops-metrics']}",
@@ -256,12 +260,17 @@ def test_dagsters_own_checks_of_health_work_in_a_container(stack, name):
 def test_operations_are_told_to_prometheus(stack):
     """After the night, and of all that its environment names: what is not asked for can never be an alarm."""
     stack.wait_until_healthy("depot-ops-metrics")
-    told = httpx.get(f"http://127.0.0.1:{stack.ports['depot-ops-metrics']}/metrics").raise_for_status().text
+    deadline = time.monotonic() + HEALTHY_SECONDS
+    while "depot_ops_dagster_check_healthy{" not in (told := stack.metrics()):  # it asks again after half a minute
+        assert time.monotonic() < deadline, stack.log("depot-ops-metrics")
+        time.sleep(0.5)
     asked = set(re.findall(r'^depot_ops_check_healthy\{check="(\w+)"', told, re.MULTILINE))
     assert asked >= {
         *("backup_age", "wal_freshness", "archiver_backlog", "spool_backlog", "drill_age", "mirror_lag"),
-        *("scrub_age", "replica_health", "service_health"),
+        *("scrub_age", "replica_health", "service_health", "dagster_checks"),
     }
+    found = set(re.findall(r'^depot_ops_dagster_check_healthy\{asset="logical_backup",check="(\w+)"\} 1', told, re.M))
+    assert found == {"restorable_listing", "full_read", "checksum", "row_counts", "backup_age"}
 
 
 def test_the_access_rules_let_each_role_into_its_database_only(stack):

@@ -13,7 +13,8 @@ import depot_ops
 from depot_ops.drills.record import DrillKind, DrillResult, begin, publish
 from depot_ops.evidence import Finding, Status
 from depot_ops.metrics.exposition import EXPOSED, exposition
-from depot_ops.metrics.probes import Probe, Seen, Watcher
+from depot_ops.metrics.probes import Probe, Watcher
+from depot_ops.metrics.seen import Seen
 
 NOBODY = "postgresql://nobody@127.0.0.1:1/none?connect_timeout=2"
 
