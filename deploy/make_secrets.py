@@ -1,6 +1,7 @@
 """`python3 deploy/make_secrets.py [DIRECTORY]`: every secret of docker-compose.yml, random, each in a file of its own.
 
-What is there stays, so that it can be run again. Needs nothing but Python.
+What is there stays, so that it can be run again. Who is told of alarms cannot be made up: ALERT_WEBHOOK_URL says it.
+Needs nothing but Python.
 """
 
 import os
@@ -41,8 +42,11 @@ URLS = {
     "dagster_pg_url": "postgresql+psycopg2://dagster:{dagster_db_password}@dagster-db:5432/dagster",
 }
 
+# Nobody listens there: Alertmanager and Dagster keep what they could not tell, and say so in their logs.
+NOBODY = "http://127.0.0.1:9/nobody-is-told-of-alarms"
 
-def make_secrets(directory: Path) -> None:
+
+def make_secrets(directory: Path, alert_webhook_url: str = "") -> None:
     """The directory is closed to others; its files are not, so that a container's account reads what it is given."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
@@ -51,6 +55,9 @@ def make_secrets(directory: Path) -> None:
     _kept(directory / "depot_token", f"depot_{secrets.token_urlsafe(32)}")
     for name, url in URLS.items():
         _kept(directory / name, url.format(**made))
+    told = directory / "alert_webhook_url"
+    if _kept(told, alert_webhook_url or NOBODY) == NOBODY:
+        sys.stderr.write(f"Nobody is told of alarms. Remove {told}, and run this again with ALERT_WEBHOOK_URL set.\n")
 
 
 def _kept(path: Path, secret: str) -> str:
@@ -65,4 +72,4 @@ def _kept(path: Path, secret: str) -> str:
 
 
 if __name__ == "__main__":
-    make_secrets(Path(sys.argv[1]) if len(sys.argv) > 1 else DIRECTORY)
+    make_secrets(Path(sys.argv[1]) if len(sys.argv) > 1 else DIRECTORY, os.environ.get("ALERT_WEBHOOK_URL", ""))

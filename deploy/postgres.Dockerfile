@@ -6,4 +6,4 @@ LABEL org.opencontainers.image.title="asset-depot-postgres" \
 RUN install -d -o postgres -g postgres -m 0700 /wal_spool
 COPY deploy/postgres/pg_hba.conf /etc/asset-depot/pg_hba.conf
 COPY --chmod=0755 deploy/postgres/standby.sh /usr/local/bin/depot-standby
-USER postgres
+USER 999:999

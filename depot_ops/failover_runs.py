@@ -25,7 +25,7 @@ from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.site import ASSISTED, epochs_of, patience_of, place_of, terms_of, why_not
 from depot_ops.reports import failovers as documents
 from depot_ops.resources import Replicas
-from depot_ops.settings import FailoverProvider, FailoverSettings, SettingsError, load
+from depot_ops.settings import FailoverProvider, FailoverSettings, ReplicaSettings, SettingsError, load
 
 INTERVAL_SECONDS = 1  # the daemon looks every five seconds; with five or more it would be every ten
 POOL = "failover"
@@ -166,7 +166,7 @@ def failover_jobs(provider: FailoverProvider) -> list[dg.JobDefinition]:
 
 def failover_checks(provider: FailoverProvider, names: list[str]) -> list[dg.AssetChecksDefinition]:
     """None where there is nothing to watch."""
-    return [] if provider is FailoverProvider.PATRONI or not names else [_assisted_check()]
+    return [_assisted_check()] if _may_promote(provider, names) else []
 
 
 def _assisted_check() -> dg.AssetChecksDefinition:
@@ -187,7 +187,13 @@ def _assisted_check() -> dg.AssetChecksDefinition:
 
 def failover_sensors(provider: FailoverProvider, names: list[str]) -> list[dg.SensorDefinition]:
     """None where there is nothing to watch."""
-    return [] if provider is FailoverProvider.PATRONI or not names else [_health_sensor()]
+    return [_health_sensor()] if _may_promote(provider, names) else []
+
+
+def _may_promote(provider: FailoverProvider, names: list[str]) -> bool:
+    """Without a directory of nodes nobody here knows how to fence one."""
+    known = load(ReplicaSettings).replica_dir is not None
+    return provider is not FailoverProvider.PATRONI and known and bool(names)
 
 
 class Memory(BaseModel):

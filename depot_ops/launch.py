@@ -70,7 +70,7 @@ class RunOutcome(BaseModel):
 def launch(dagster_url: str, job: str) -> RunOutcome:
     """Queue `job` and return at once; its status is unknown until it has ended. Raises LaunchError."""
     selector = {"repositoryLocationName": CODE_LOCATION, "repositoryName": REPOSITORY, "jobName": job}
-    answer = _ask(dagster_url, _LAUNCH, {"params": {"selector": selector, "runConfigData": {}}})["launchRun"]
+    answer = ask_dagster(dagster_url, _LAUNCH, {"params": {"selector": selector, "runConfigData": {}}})["launchRun"]
     if answer["__typename"] != "LaunchRunSuccess":
         raise LaunchError(f"{job} was not launched: {answer.get('message', answer['__typename'])}")
     return _outcome(dagster_url, job, answer["run"]["runId"], "QUEUED", [])
@@ -85,7 +85,7 @@ def wait(dagster_url: str, run: RunOutcome, timeout_seconds: float) -> RunOutcom
 
 
 def _look(dagster_url: str, run: RunOutcome) -> RunOutcome:
-    answer = _ask(dagster_url, _RUN, {"id": run.run_id})["runOrError"]
+    answer = ask_dagster(dagster_url, _RUN, {"id": run.run_id})["runOrError"]
     if answer["__typename"] != "Run":
         raise LaunchError(f"run {run.run_id} is not known to {dagster_url}: {answer.get('message')}")
     return _outcome(dagster_url, run.job, run.run_id, answer["status"], answer["eventConnection"]["events"])
@@ -112,7 +112,8 @@ def _reason(error: dict[str, Any]) -> str:
     return str([*error["causes"], error][0]["message"]).strip()
 
 
-def _ask(dagster_url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+def ask_dagster(dagster_url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+    """What the webserver answers to a GraphQL query. Raises LaunchError."""
     address = dagster_url.rstrip("/") + "/graphql"
     try:
         body = {"query": query, "variables": variables}

@@ -155,7 +155,9 @@ def list_nodes(url: Url, directory: Directory) -> None:
 
 @app.command()
 def check(
-    replica: Annotated[str, typer.Argument(metavar="URL", help="The standby, as a role with pg_monitor.")],
+    replica: Annotated[
+        str, typer.Argument(metavar="URL", envvar="DEPOT_REPLICA_URL", help="The standby, as a role with pg_monitor.")
+    ],
     url: Annotated[
         str | None,
         typer.Option("--primary", envvar="DEPOT_REPLICATION_URL", help="Where heartbeats are written."),

@@ -17,6 +17,7 @@ from depot_ops.postgres.dump_checks import DumpCheck, verify_newest
 from depot_ops.postgres.dump_databases import dump_options, dumped_databases
 from depot_ops.postgres.dump_record import BackupRecord
 from depot_ops.replicas.health import Limits
+from depot_ops.replicas.hosts import check_single_host, watch_hosts
 from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.patroni import Patroni
 from depot_ops.replicas.patroni_watch import check_single_leader, check_synchronous_mode, watch_members
@@ -33,6 +34,7 @@ from depot_ops.settings import (
     FailoverSettings,
     ObjectiveSettings,
     PatroniSettings,
+    ReplicaSettings,
     SettingsError,
     load,
 )
@@ -94,6 +96,8 @@ class Replicas(dg.ConfigurableResource[None]):
             if settings.failover_provider is FailoverProvider.PATRONI:
                 wanted = {url: name for url, name in member_names(settings).items() if name in names}
                 found = watch_members(patroni_of(settings), self.url, limits, wanted)
+            elif settings.replica_dir is None:
+                found = watch_hosts(self.url, limits)
             else:
                 nodes = [node for node in known_nodes(settings.replica_dir) if node.name in names]
                 found = watch(nodes, self.url, limits)
@@ -107,6 +111,8 @@ class Replicas(dg.ConfigurableResource[None]):
         try:
             if (patroni := self._patroni()) is not None:
                 return check_single_leader(patroni, self.url, epochs_of(load(PatroniSettings)))
+            if load(ReplicaSettings).replica_dir is None:
+                return check_single_host(self.url)
             return check_single_primary(place_of(load(FailoverSettings)))
         except (ReplicaError, SettingsError) as error:
             return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error))
@@ -127,6 +133,9 @@ class Replicas(dg.ConfigurableResource[None]):
         try:
             if (patroni := self._patroni()) is not None:
                 return check_synchronous_mode(patroni)
+            if load(ReplicaSettings).replica_dir is None:
+                detail = "without REPLICA_DIR no synchronous mode is kept here: nothing waits for a standby"
+                return Finding(check=SYNCHRONOUS, status=Status.HEALTHY, detail=detail)
             place = place_of(load(FailoverSettings))
             return check_synchronous(place.nodes, place.url)
         except (ReplicaError, SettingsError) as error:

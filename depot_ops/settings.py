@@ -312,6 +312,9 @@ class ReplicaSettings(BaseSettings):
         description="FAILOVER_PROVIDER: assisted, or patroni: then nothing here promotes.",
     )
     replica_dir: Path | None = Field(None, description="REPLICA_DIR: where `depot-ops replica` keeps its nodes.")
+    depot_replication_url: SecretStr | None = Field(
+        None, description="DEPOT_REPLICATION_URL: the primary, as a superuser; where it names several servers, any is."
+    )
     replay_lag_threshold_seconds: float = Field(
         120.0, ge=0, description="REPLAY_LAG_THRESHOLD_SECONDS: a standby without a heartbeat of longer ago lags."
     )
@@ -342,7 +345,6 @@ class FailoverSettings(ReplicaSettings):
     fence_timeout_seconds: float = Field(
         30.0, gt=0, description="FENCE_TIMEOUT_SECONDS: a fence command that takes longer has failed."
     )
-    depot_replication_url: SecretStr | None = Field(None, description="DEPOT_REPLICATION_URL: the primary, superuser.")
     dagster_pg_url: SecretStr | None = Field(None, description="DAGSTER_PG_URL: Dagster's own storage.")
     replica_archive_dir: Path | None = Field(
         None, description="REPLICA_ARCHIVE_DIR: the archive of the log that standbys fall back to."
@@ -394,11 +396,13 @@ class MetricsSettings(ReplicaSettings):
     backup_dir: Path | None = Field(None, description="BACKUP_DIR: the directory of the backups and their manifests.")
     wal_archive_dir: Path | None = Field(None, description="WAL_ARCHIVE_DIR: the archive of the log.")
     wal_spool_dir: Path | None = Field(None, description="WAL_SPOOL_DIR: where the log waits for the collector.")
-    depot_replication_url: SecretStr | None = Field(None, description="DEPOT_REPLICATION_URL: the primary.")
     depot_replica_url: SecretStr | None = Field(
         None, description="DEPOT_REPLICA_URL: a standby that REPLICA_DIR does not know, as a role with pg_monitor."
     )
     depot_url: HttpUrl | None = Field(None, description="DEPOT_URL: the address of the depot API.")
+    dagster_url: HttpUrl | None = Field(
+        None, description="DAGSTER_URL: the Dagster webserver, whose checks are told by their last run."
+    )
     asset_storage_replica_path: Path | None = Field(
         None, description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror."
     )

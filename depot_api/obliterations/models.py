@@ -15,6 +15,8 @@ MAX_VERSIONS = 100_000  # of one obliteration: what one answer can still list in
 
 class ObliterationStatus(StrEnum):
     REQUESTED = "requested"
+    CONDEMNED = "condemned"
+    """Its bytes are being removed, or could not be: it can only be completed."""
     COMPLETED = "completed"
     CANCELLED = "cancelled"
 
@@ -55,6 +57,6 @@ class Obliteration(BaseModel):
     status: ObliterationStatus
     requested_by: UUID
     requested_at: datetime
-    due_at: datetime = Field(description="From then on it can be completed; until it is, it can be cancelled.")
+    due_at: datetime = Field(description="From then on it can be completed; until somebody tries, it can be cancelled.")
     finished_at: datetime | None
     versions: int

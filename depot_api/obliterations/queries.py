@@ -107,8 +107,13 @@ async def cancel(tx: Transaction, obliteration_id: UUID) -> None:
     await tx.execute("SELECT cancel_obliteration(%s)", (obliteration_id,))
 
 
+async def condemn(tx: Transaction, obliteration_id: UUID) -> None:
+    """It can be cancelled no more, and its content counts as removed."""
+    await tx.execute("SELECT condemn_obliteration(%s)", (obliteration_id,))
+
+
 async def complete(tx: Transaction, obliteration_id: UUID) -> list[str]:
-    """The contents whose bytes are to be removed before the transaction ends."""
+    """The condemned contents whose bytes are to be removed before the transaction ends."""
     rows = await fetch_all(
         tx, "SELECT encode(hash, 'hex') AS sha256 FROM complete_obliteration(%s) hash", (obliteration_id,)
     )

@@ -50,4 +50,5 @@ async def cancel_obliteration(obliteration_id: UUID, actor: CurrentUser) -> Obli
     responses=documented(Forbidden, Conflict),
 )
 async def complete_obliteration(obliteration_id: UUID, actor: CurrentUser) -> Obliteration:
+    """From then on it cannot be taken back. Answers 503 while a copy cannot be changed; then it is done again."""
     return await service.complete_obliteration(actor, obliteration_id)

@@ -1,9 +1,12 @@
 """Rules of obliterating: an admin's, planned before done, taken back until the time of grace is over."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import structlog
 from psycopg import errors
 from psycopg.rows import DictRow
 
@@ -21,9 +24,13 @@ from depot_api.obliterations.models import (
     ObliterationStatus,
 )
 from depot_api.patterns import as_regex
-from depot_api.problems import Conflict, Invalid, NotFound, ProblemError, StillShown
+from depot_api.problems import Conflict, Invalid, NotFound, ProblemError, StillShown, Unavailable
 from depot_api.projects import service as projects
 from depot_api.wire import Page, decode_uuid_cursor, encode_cursor
+
+RETRY_AFTER_SECONDS = 30
+
+log = structlog.get_logger("depot_api")
 
 
 async def request_obliteration(actor: Actor, project_id: UUID, wanted: ObliterationCreate) -> ObliterationPlan:
@@ -108,37 +115,63 @@ async def list_obliterations(actor: Actor, project_id: UUID, limit: int, cursor:
 
 
 async def cancel_obliteration(actor: Actor, obliteration_id: UUID) -> Obliteration:
-    """Everything can be read again. Raises Conflict when the bytes are gone."""
+    """Everything can be read again. Raises Conflict when bytes may be gone."""
     async with actor.transaction() as tx:
         obliteration = await _unfinished(tx, obliteration_id)
+        if obliteration.status is ObliterationStatus.CONDEMNED:
+            raise Conflict("Its bytes are being removed: it can be completed, and not be taken back.")
         try:
             await queries.cancel(tx, obliteration_id)
         except errors.RestrictViolation:
-            raise Conflict("The obliteration has just been finished.") from None
+            raise Conflict("The obliteration has just been condemned or finished.") from None
         await _tell(tx, actor, EventKind.OBLITERATION_CANCELLED, obliteration)
         return await _readable(tx, obliteration_id)
 
 
 async def complete_obliteration(actor: Actor, obliteration_id: UUID) -> Obliteration:
-    """Remove the bytes from the store and its mirror. Interrupted, it is simply done again."""
+    """Condemn it, then remove the bytes from every copy. What fails halfway stays condemned, and is done again.
+
+    Raises Unavailable when a copy cannot be changed.
+    """
     async with actor.transaction() as tx:
         obliteration = await _unfinished(tx, obliteration_id)
         if obliteration.due_at > datetime.now(UTC):
             raise Conflict(f"The time of grace ends at {obliteration.due_at.isoformat()}. Complete it after that.")
-        try:
+        with _finished_meanwhile():
+            await queries.condemn(tx, obliteration_id)
+    async with actor.transaction() as tx:
+        with _finished_meanwhile():
             hashes = await queries.complete(tx, obliteration_id)
-        except errors.RestrictViolation:
-            raise Conflict("The obliteration has just been finished.") from None
         # Before the commit: content that is sent again meanwhile waits for its record, and then looks for its bytes.
-        await asyncio.to_thread(actor.depot.store.remove, hashes)
+        await _remove(actor, hashes)
         await _tell(tx, actor, EventKind.OBLITERATION_COMPLETED, obliteration)
         return await _readable(tx, obliteration_id)
+
+
+@contextmanager
+def _finished_meanwhile() -> Iterator[None]:
+    try:
+        yield
+    except errors.RestrictViolation:
+        raise Conflict("The obliteration has just been finished.") from None
+
+
+async def _remove(actor: Actor, hashes: list[str]) -> None:
+    try:
+        await asyncio.to_thread(actor.depot.store.remove, hashes)
+    except OSError as error:
+        log.exception("content cannot be removed")
+        raise Unavailable(
+            f"A copy of the content cannot be changed: {error.strerror}. It is condemned, and cannot be read or taken"
+            " back. Look at the disks of the store and its mirror, then complete it again.",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        ) from error
 
 
 async def _unfinished(tx: Transaction, obliteration_id: UUID) -> Obliteration:
     obliteration = await _readable(tx, obliteration_id)
     await identity.refuse_unless_admin(tx)
-    if obliteration.status is not ObliterationStatus.REQUESTED:
+    if obliteration.finished_at is not None:
         raise Conflict(f"The obliteration is {obliteration.status} and never changes again.")
     return obliteration
 

@@ -154,7 +154,8 @@ class Stack:
         if self.options.metrics_port is not None:
             listen = f"127.0.0.1:{self.options.metrics_port}"
             command = ["-m", "depot_ops", "metrics", "--listen", listen]
-            self._start_program("ops-metrics", command, self._operations_environment())
+            dagster = {"DAGSTER_URL": self.dagster_url} if self.options.with_dagster else {}
+            self._start_program("ops-metrics", command, self._operations_environment() | dagster)
         if self.options.with_dagster:
             self._start_dagster_daemon()
         if not self._told_to_stop:
@@ -259,12 +260,18 @@ class Stack:
             "FAILOVER_PROVIDER": FailoverProvider.ASSISTED.value,
             "BACKUP_DIR": str(self.options.data_dir / "backups"),
             "DATABASE_OWNER_URL": self.owner_url,
+            **self._standby_environment(),
             **self._wal_environment(),
             "DRILL_DIR": str(self.primary.home.with_name("drill")),
             **self._blob_environment(),
             "DEPOT_PG_BINDIR": str(self.binaries.bindir),
             "no_proxy": ",".join(filter(None, (os.environ.get("no_proxy", os.environ.get("NO_PROXY")), "127.0.0.1"))),
         }
+
+    def _standby_environment(self) -> dict[str, str]:
+        if self.nodes.standby is None:
+            return {}
+        return {"DEPOT_REPLICA_URL": self.nodes.url("depot", "depot_monitor", self.secrets.monitor_password, "standby")}
 
     def _wal_environment(self) -> dict[str, str]:
         """With a stream where the environment names a directory for it, on a disk of its own."""

@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from depot_ops.evidence import Status
-from depot_ops.metrics.probes import Seen
+from depot_ops.metrics.seen import Seen
 
 Labels = dict[str, str]
 
@@ -69,6 +69,7 @@ STATES: tuple[tuple[str, str, Callable[[Seen], float]], ...] = (
     ("unknown", "Whether the check could not find out.", lambda one: one.finding.status is Status.UNKNOWN),
     ("timestamp_seconds", "When the check was made.", lambda one: one.finding.checked_at.timestamp()),
 )
+STATES_IN_DAGSTER = STATES[:2]
 
 
 class Findings(Collector):
@@ -78,8 +79,10 @@ class Findings(Collector):
         self._seen = seen
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        seen = self._seen()
+        everything = self._seen()
+        seen = [one for one in everything if not one.asset]
         yield from (_state(seen, *state) for state in STATES)
+        yield from (_state_in_dagster([one for one in everything if one.asset], *state) for state in STATES_IN_DAGSTER)
         families: dict[str, GaugeMetricFamily] = {}
         for exposed in EXPOSED:
             labels = [*exposed.labels, "node"]
@@ -95,6 +98,13 @@ def _state(seen: list[Seen], name: str, text: str, value: Callable[[Seen], float
     family = GaugeMetricFamily(f"depot_ops_check_{name}", text, labels=["check", "node"])
     for one in seen:
         family.add_metric([one.finding.check, one.node], value(one))
+    return family
+
+
+def _state_in_dagster(seen: list[Seen], name: str, text: str, value: Callable[[Seen], float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"depot_ops_dagster_check_{name}", f"{text} By its last run.", labels=["check", "asset"])
+    for one in seen:
+        family.add_metric([one.finding.check, one.asset], value(one))
     return family
 
 

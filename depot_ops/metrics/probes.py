@@ -13,6 +13,10 @@ from depot_ops.blobs.scrub import check_scrubbed
 from depot_ops.drills.objectives import OF_WHAT_LIES_HERE, Objective, check_objective
 from depot_ops.evidence import Finding, Status
 from depot_ops.health import check_service
+from depot_ops.launch import LaunchError
+from depot_ops.metrics.dagster_checks import CHECK as DAGSTER_CHECKS
+from depot_ops.metrics.dagster_checks import latest_checks
+from depot_ops.metrics.seen import Seen
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.base_age import check_age
 from depot_ops.postgres.base_backup import check_chain
@@ -25,6 +29,7 @@ from depot_ops.postgres.wal.inventory import check_continuity, check_intact
 from depot_ops.postgres.wal.progress import check_backlog, check_freshness, check_spool
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.health import Limits
+from depot_ops.replicas.hosts import check_single_host, watch_hosts, watched_hosts
 from depot_ops.replicas.nodes import Nodes, ReplicaError
 from depot_ops.replicas.patroni_watch import check_single_leader, watch_members
 from depot_ops.replicas.single_primary import check_single_primary
@@ -43,17 +48,9 @@ from depot_ops.settings import (
 
 HALF_A_MINUTE, FIVE_MINUTES, QUARTER_OF_AN_HOUR = 30.0, 300.0, 900.0
 # What a disk or a server that is gone leads to; anything else is a defect, and logged.
-NOT_THERE = (OSError, ArchiveError, BaseRecordUnusable, ReplicaError, AccountError, BinariesNotFound)
+NOT_THERE = (OSError, ArchiveError, BaseRecordUnusable, ReplicaError, AccountError, BinariesNotFound, LaunchError)
 
 log = structlog.get_logger("depot_ops")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A finding, and the server that it is about where there are several."""
-
-    finding: Finding
-    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +112,18 @@ def configured_probes(settings: MetricsSettings) -> list[Probe]:
         probes += _of_backups(settings.backup_dir)
     if settings.wal_archive_dir:
         probes += _of_archive(settings.wal_archive_dir, settings.backup_dir, primary)
-    if primary:
-        probes.append(_probe("archiver_backlog", lambda: check_backlog(primary)))
     if spool := settings.wal_spool_dir:
         probes.append(_probe("spool_backlog", lambda: check_spool(spool)))
-    if primary and settings.failover_provider is FailoverProvider.PATRONI:
-        probes += _of_patroni(load(PatroniSettings), primary)
-    elif primary and settings.replica_dir:
-        probes += _of_replicas(settings, settings.replica_dir, primary)
+    if primary:
+        probes += _of_servers(settings, primary)
     if replica := settings.depot_replica_url:
         probes.append(_probe("replica_health", lambda: check_standby(replica.get_secret_value(), primary)))
     if settings.asset_storage_replica_path:
         probes += _of_blobs(load(BlobSettings))
     if url := settings.depot_url:
         probes.append(_probe("service_health", lambda: check_service(str(url))))
+    if dagster := settings.dagster_url:
+        probes.append(Probe(DAGSTER_CHECKS, lambda: latest_checks(str(dagster)), HALF_A_MINUTE))
     return probes
 
 
@@ -174,6 +169,15 @@ def _of_archive(archive_dir: Path, backup_dir: Path | None, primary: str | None)
     return probes
 
 
+def _of_servers(settings: MetricsSettings, primary: str) -> list[Probe]:
+    probes = [_probe("archiver_backlog", lambda: check_backlog(primary))]
+    if settings.failover_provider is FailoverProvider.PATRONI:
+        return probes + _of_patroni(load(PatroniSettings), primary)
+    if settings.replica_dir:
+        return probes + _of_replicas(settings, settings.replica_dir, primary)
+    return probes + (_of_hosts(settings, primary) if watched_hosts(primary) else [])
+
+
 def _of_replicas(settings: MetricsSettings, replica_dir: Path, primary: str) -> list[Probe]:
     limits = Limits(settings.replay_lag_threshold_seconds, settings.replay_lag_threshold_bytes)
 
@@ -187,6 +191,15 @@ def _of_replicas(settings: MetricsSettings, replica_dir: Path, primary: str) -> 
         return check_single_primary(place)
 
     return [Probe("replica_lag", lags, HALF_A_MINUTE), _probe("single_primary", single)]
+
+
+def _of_hosts(settings: MetricsSettings, primary: str) -> list[Probe]:
+    limits = Limits(settings.replay_lag_threshold_seconds, settings.replay_lag_threshold_bytes)
+
+    def lags() -> list[Seen]:
+        return [Seen(watched.finding(), watched.name) for watched in watch_hosts(primary, limits)]
+
+    return [Probe("replica_lag", lags, HALF_A_MINUTE), _probe("single_primary", lambda: check_single_host(primary))]
 
 
 def _of_patroni(settings: PatroniSettings, primary: str) -> list[Probe]:

@@ -4,17 +4,17 @@ Who belongs to it, who leads and who streams is Patroni's word. How far a standb
 asked of the servers themselves: a Patroni that was killed says nothing, and its server goes on.
 """
 
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from depot_api.epochs import EpochFile
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.replicas.health import Limits, ReplicaHealth, ReplicaStatus, check_replica
+from depot_ops.replicas.hosts import named_hosts, only_at, refuses
 from depot_ops.replicas.loss import Answer, ask
 from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.patroni import WORKERS, Listed, Patroni, PatroniError, Switchover, View
@@ -107,7 +107,7 @@ def check_single_leader(patroni: Patroni, url: str, epochs: EpochFile | None = N
     silent = [
         name
         for name, answer in answers.items()
-        if answer in (Answer.SILENT, Answer.REJECTING) and not _refuses(servers[name])
+        if answer in (Answer.SILENT, Answer.REJECTING) and not refuses(servers[name])
     ]
     figures: Figures = {"writable_nodes": len(writable), "silent_nodes": len(silent)}
     status, detail = _judged(view.leader, writable, silent, problem)
@@ -116,18 +116,10 @@ def check_single_leader(patroni: Patroni, url: str, epochs: EpochFile | None = N
 
 def _servers(view: View, url: str) -> dict[str, str]:
     """By the name of the member. Patroni forgets a lost one, which the address of the primary still names."""
-    address = conninfo_to_dict(url)
-    hosts = str(address.get("host", "localhost")).split(",")
-    ports = str(address.get("port", 5432)).split(",")
-    ports = ports * len(hosts) if len(ports) == 1 else ports
-    named = [(host, int(port or 5432)) for host, port in zip(hosts, ports, strict=False)]
     known = {(one.host, one.port or 5432): one.name for one in view.listed.values() if one.host is not None}
-    address.pop("hostaddr", None)
     return {
-        known.get((host, port), f"{host}:{port}"): make_conninfo(
-            "", **{**address, "host": host, "port": port, "target_session_attrs": "any"}
-        )
-        for host, port in dict.fromkeys([*known, *named])
+        known.get((host, port), f"{host}:{port}"): only_at(url, host, port)
+        for host, port in dict.fromkeys([*known, *named_hosts(url)])
     }
 
 
@@ -139,18 +131,6 @@ def _identity(conninfo: str) -> tuple[object, ...]:
     except psycopg.Error:  # it took writes a moment ago
         return (conninfo,)
     return tuple(row or (conninfo,))
-
-
-def _refuses(conninfo: str) -> bool:
-    """The host is there and nobody listens: then nobody takes writes either."""
-    address = conninfo_to_dict(conninfo)
-    try:
-        with socket.create_connection((str(address["host"]), int(str(address["port"]))), ANSWER_SECONDS):
-            return False
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
 
 
 def _hand_on_epoch(view: View, url: str, epochs: EpochFile | None) -> str | None:

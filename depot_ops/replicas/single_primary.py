@@ -29,6 +29,11 @@ def check_single_primary(place: Place) -> Finding:
         left_over = _left_over(place.nodes)
     except ReplicaError as error:
         return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error))
+    return finding(writable, silent)
+
+
+def finding(writable: list[str], silent: list[str]) -> Finding:
+    """Of the servers that take writes and of those of which nobody knows."""
     figures: Figures = {"writable_nodes": len(writable), "silent_nodes": len(silent)}
     status, detail = _judged(writable, silent)
     if left_over and status is not Status.UNKNOWN:

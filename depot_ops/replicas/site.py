@@ -15,6 +15,7 @@ from depot_ops.postgres.accounts import AccountError, ServerAccount, runnable_bi
 from depot_ops.postgres.binaries import Binaries, BinariesNotFound, find_binaries
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.failover import Terms
+from depot_ops.replicas.hosts import watched_hosts
 from depot_ops.replicas.loss import ANSWER_SECONDS, Patience
 from depot_ops.replicas.nodes import Nodes, ReplicaError
 from depot_ops.replicas.patroni import Patroni, TlsFiles
@@ -76,7 +77,9 @@ def watched_names() -> list[str]:
         if not names:  # backups and drills load all the same
             logging.getLogger("depot_ops").error("FAILOVER_PROVIDER is patroni without PATRONI_URLS: nobody is watched")
         return names
-    return [node.name for node in known_nodes(settings.replica_dir)]
+    if settings.replica_dir is not None or settings.depot_replication_url is None:
+        return [node.name for node in known_nodes(settings.replica_dir)]
+    return list(watched_hosts(settings.depot_replication_url.get_secret_value()))
 
 
 @cache

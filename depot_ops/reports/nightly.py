@@ -22,6 +22,7 @@ from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open
 from depot_ops.postgres.wal.inventory import CONTINUITY, check_continuity
 from depot_ops.postgres.wal.progress import ARRIVAL_SECONDS, FRESHNESS, check_freshness
 from depot_ops.postgres.wal.stream import STREAM, check_stream
+from depot_ops.replicas.hosts import watched_hosts
 from depot_ops.settings import SettingsError
 
 BACKUP_AGE = "backup_age"
@@ -32,7 +33,7 @@ MAX_COPY_AGE_HOURS = 3.0
 class ReportScope(BaseModel):
     """What there is to look at. What is not given is unknown in the report, never left out of it.
 
-    But for a stream of the log and a second place, which not every studio has.
+    But for a stream of the log, a second place and a standby, which not every studio has.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,9 +70,7 @@ def make_report(scope: ReportScope) -> OpsReport:
         *_log(scope),
         *_copy(scope),
         check_service(scope.health_url) if scope.health_url else _not_given(SERVICE_HEALTH, "--health-url"),
-        check_standby(scope.replica_url, scope.primary_url)
-        if scope.replica_url
-        else _not_given(REPLICA_HEALTH, "--replica-url"),
+        *_standby(scope),
     )
     return OpsReport(status=worst(findings), started_at=started_at, finished_at=datetime.now(UTC), findings=findings)
 
@@ -160,6 +159,14 @@ def _copy(scope: ReportScope) -> list[Finding]:
     except (PlaceError, SettingsError) as error:
         return [Finding(check=COPY_COMPLETE, status=Status.UNKNOWN, detail=str(error))]
     return [check_complete(scope.backup_dir, scope.archive_dir, place, max_age), check_age(scope.backup_dir, max_age)]
+
+
+def _standby(scope: ReportScope) -> list[Finding]:
+    if scope.replica_url:
+        return [check_standby(scope.replica_url, scope.primary_url)]
+    # Where there are standbys, the primary's address names them, too.
+    is_alone = scope.primary_url is not None and not watched_hosts(scope.primary_url)
+    return [] if is_alone else [_not_given(REPLICA_HEALTH, "--replica-url")]
 
 
 def _freshness(scope: ReportScope, archive: WalArchive) -> Finding:

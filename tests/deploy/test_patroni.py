@@ -26,18 +26,17 @@ def test_members_run_with_the_settings_of_db(services):
     assert of_members == {name: value for name, value in {**of_standby, **of_db}.items() if name != "wal_level"}
 
 
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed (Debian's package)")
 def test_compose_itself_reads_both(services):
-    """Where it is installed: `docker-compose config` takes no engine."""
-    if program := shutil.which("docker-compose"):
-        files = ("-f", "docker-compose.yml", "-f", "deploy/patroni/compose.yml")
-        read = subprocess.run(
-            [program, *files, "config"], cwd=DEPLOY.parent, capture_output=True, text=True, check=False
-        )
-        assert read.returncode == 0, read.stderr
-        merged = yaml.safe_load(read.stdout)["services"]
-        assert set(merged) - {"witness"} <= set(services)
-        assert merged["db"]["user"] == merged["witness"]["user"] == "999:999"
-        assert merged["db"]["read_only"] and merged["witness"]["cap_drop"] == ["ALL"]
+    """`docker-compose config` takes no engine."""
+    files = ("-f", "docker-compose.yml", "-f", "deploy/patroni/compose.yml")
+    command = ["docker-compose", *files, "--profile", "monitoring", "config"]
+    read = subprocess.run(command, cwd=DEPLOY.parent, capture_output=True, text=True, check=False)
+    assert read.returncode == 0, read.stderr
+    merged = yaml.safe_load(read.stdout)["services"]
+    assert set(merged) - {"witness"} == set(services)
+    assert merged["db"]["user"] == merged["witness"]["user"] == "999:999"
+    assert merged["db"]["read_only"] and merged["witness"]["cap_drop"] == ["ALL"]
 
 
 def test_every_member_is_told_of_all_others(override):
@@ -49,8 +48,9 @@ def test_every_member_is_told_of_all_others(override):
         assert environment["PATRONI_RAFT_SELF_ADDR"] == f"{name}:2222"
         partners = {address.split(":")[0] for address in environment["PATRONI_RAFT_PARTNER_ADDRS"].split(",")}
         assert partners == members - {name}
-    urls = override["code-server"]["environment"]["PATRONI_URLS"].split()
-    assert urls == ["http://db:8008", "http://standby:8008"]
+    for watcher in ("code-server", "depot-ops-metrics"):
+        urls = override[watcher]["environment"]["PATRONI_URLS"].split()
+        assert urls == ["http://db:8008", "http://standby:8008"]
 
 
 def test_the_image_holds_what_the_lock_names():
@@ -58,7 +58,7 @@ def test_the_image_holds_what_the_lock_names():
     bases = set(re.findall(r"^FROM (\S+)", dockerfile, re.M))
     others = [(DEPLOY / name).read_text() for name in ("postgres.Dockerfile", "asset-depot.Dockerfile")]
     assert bases == {base for text in others for base in re.findall(r"^FROM (\S+)", text, re.M)}
-    assert re.findall(r"^USER (\S+)", dockerfile, re.M)[-1] == "postgres"
+    assert re.findall(r"^USER (\S+)", dockerfile, re.M)[-1] == "999:999"  # postgres, whom its image makes
     assert all("--require-hashes" in one for one in re.findall(r"pip install [^\n]*", dockerfile))
     whole, shipped = (
         dict(LOCKED.findall(path.read_text()))

@@ -32,10 +32,10 @@ from depot_ops.postgres.cluster import Cluster
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ENTRYPOINT = [sys.executable, "-m", "depot_api.secret_files"]
-STARTED = ("asset-service", "wal-collector", "blob-mirror", "dagster-webserver", "dagster-daemon")
+STARTED = ("asset-service", "wal-collector", "blob-mirror", "depot-ops-metrics", "dagster-webserver", "dagster-daemon")
 HEALTHY_SECONDS = 60
 # Asked below, once they have something to tell.
-UNASKED = ("dagster-daemon", "blob-mirror", "wal-collector")
+UNASKED = ("dagster-daemon", "blob-mirror", "wal-collector", "depot-ops-metrics")
 RESOURCES = """{ allTopLevelResourceDetailsOrError(repositorySelector: {
   repositoryName: "__repository__", repositoryLocationName: "depot_ops.definitions"}) {
     ... on ResourceDetailsList { results { name configuredValues { key value } } } } }"""
@@ -86,6 +86,9 @@ class Running:
 
     def log(self, name: str) -> str:
         return (self.places.root / f"{name}.log").read_text(errors="replace")
+
+    def metrics(self) -> str:
+        return httpx.get(f"http://127.0.0.1:{self.ports['depot-ops-metrics']}/metrics").raise_for_status().text
 
     def start(self, name: str) -> None:
         service = self.services[name]
@@ -170,11 +173,14 @@ def dagster_port(root, cluster, primary) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def stack(root, services, primary, dagster_port) -> Iterator[Running]:
-    ports = {name: any_free() for name in ("asset-service", "dagster-webserver", "code-server")}
+    ports = {name: any_free() for name in ("asset-service", "dagster-webserver", "code-server", "depot-ops-metrics")}
     here = {
         "asset-service:8000": f"127.0.0.1:{ports['asset-service']}",
         "127.0.0.1:8000": f"127.0.0.1:{ports['asset-service']}",
+        "dagster-webserver:3000": f"127.0.0.1:{ports['dagster-webserver']}",
         "127.0.0.1:3000": f"127.0.0.1:{ports['dagster-webserver']}",
+        "127.0.0.1:9188": f"127.0.0.1:{ports['depot-ops-metrics']}",
+        "0.0.0.0:9188": f"127.0.0.1:{ports['depot-ops-metrics']}",
         "/var/lib/asset-depot": str(root / "blobs"),
         "/run/secrets": str(root / "secrets"),
         "/wal_spool": str(primary.wal_spool),
@@ -249,6 +255,22 @@ def test_the_log_and_the_objects_are_carried_on(stack):
 @pytest.mark.parametrize("name", ["code-server", "dagster-daemon"])
 def test_dagsters_own_checks_of_health_work_in_a_container(stack, name):
     stack.wait_until_healthy(name)
+
+
+def test_operations_are_told_to_prometheus(stack):
+    """After the night, and of all that its environment names: what is not asked for can never be an alarm."""
+    stack.wait_until_healthy("depot-ops-metrics")
+    deadline = time.monotonic() + HEALTHY_SECONDS
+    while "depot_ops_dagster_check_healthy{" not in (told := stack.metrics()):  # it asks again after half a minute
+        assert time.monotonic() < deadline, stack.log("depot-ops-metrics")
+        time.sleep(0.5)
+    asked = set(re.findall(r'^depot_ops_check_healthy\{check="(\w+)"', told, re.MULTILINE))
+    assert asked >= {
+        *("backup_age", "wal_freshness", "archiver_backlog", "spool_backlog", "drill_age", "mirror_lag"),
+        *("scrub_age", "replica_health", "service_health", "dagster_checks"),
+    }
+    found = set(re.findall(r'^depot_ops_dagster_check_healthy\{asset="logical_backup",check="(\w+)"\} 1', told, re.M))
+    assert found == {"restorable_listing", "full_read", "checksum", "row_counts", "backup_age"}
 
 
 def test_the_access_rules_let_each_role_into_its_database_only(stack):

@@ -15,6 +15,7 @@ from tests.docs.pages import DOCS
 COMMANDS = {"depot": typer.main.get_command(depot), "depot-ops": typer.main.get_command(depot_ops)}
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(r"^```(?:bash|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECRET = re.compile(r"\$\{?\w+_(?:URL|PASSWORD|TOKEN)\b|://[^/\s:]+:[^/\s]+@")
 INLINE = re.compile(r"`(depot(?:-ops)? [^`]+)`")
 
 
@@ -58,6 +59,12 @@ def wrong(words: list[str]) -> str | None:
 def test_every_command_of_a_page_exists(page):
     failed = {" ".join(words): problem for words in named(page) if (problem := wrong(words))}
     assert failed == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS.parent)))
+def test_no_command_is_given_a_password_as_an_argument(page):
+    """Everybody on the host would see it in the list of processes; `export` is the shell's own."""
+    assert [words for words in named(page) if any(SECRET.search(word) for word in words)] == []
 
 
 def test_what_is_not_there_is_found():

@@ -76,6 +76,36 @@ def test_content_goes_in_two_phases_and_history_stays(project, leaked):
     assert slug(request(project, asset, versions=[1])) == (404, "not-found")
 
 
+def test_a_removal_that_fails_halfway_is_done_again_and_never_taken_back(project):
+    """As on a disk that cannot be written to: what is left of the content must not be promised to anybody."""
+    for name in ("a", "b"):
+        project.add(f"Keys/{name}.pem", os.urandom(64))
+    keys = dict(sorted(project.heads().items(), key=lambda head: head[1][1]))
+    (_, first), (_, last) = keys.values()
+    project.submit([{"action": "delete", "path": path, "base_version": 1} for path in keys])
+    body = {"pattern": "Keys/**", "reason": "leaked", "dry_run": False}
+    made = project.http.post(f"/projects/{project.id}/obliterations", json=body).json()["obliteration_id"]
+    grace_over(project)
+    stuck = object_path(project.api.store, last)
+    content = stuck.read_bytes()
+    stuck.unlink()
+    stuck.mkdir()
+    assert slug(project.http.post(f"/obliterations/{made}/complete")) == (503, "unavailable")
+    assert not object_path(project.api.store, first).exists()
+    assert project.http.get(f"/obliterations/{made}").json()["status"] == "condemned"
+    assert slug(project.http.delete(f"/obliterations/{made}")) == (409, "conflict")
+    for sha256 in (first, last):
+        assert slug(project.http.get(f"/projects/{project.id}/objects/{sha256}")) == (410, "obliterated")
+    stuck.rmdir()
+    stuck.write_bytes(content)
+    done = project.http.post(f"/obliterations/{made}/complete").json()
+    assert (done["status"], stuck.exists()) == ("completed", False)
+    with psycopg.connect(project.api.owner_url) as owner:
+        hashes = [bytes.fromhex(sha256) for sha256 in (first, last)]
+        left = owner.execute("SELECT count(*) FROM blob_tombstones WHERE sha256 = ANY (%s)", (hashes,)).fetchone()
+    assert left == (0,)
+
+
 def test_it_is_taken_back_within_the_time_of_grace(project, leaked):
     asset, sha256 = leaked
     made = request(project, asset, versions=[1], dry_run=False).json()["obliteration_id"]

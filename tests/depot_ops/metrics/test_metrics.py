@@ -12,8 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 import depot_ops
 from depot_ops.drills.record import DrillKind, DrillResult, begin, publish
 from depot_ops.evidence import Finding, Status
+from depot_ops.metrics import dagster_checks
 from depot_ops.metrics.exposition import EXPOSED, exposition
-from depot_ops.metrics.probes import Probe, Seen, Watcher
+from depot_ops.metrics.probes import Probe, Watcher, configured_probes
+from depot_ops.metrics.seen import Seen
+from depot_ops.settings import MetricsSettings
 
 NOBODY = "postgresql://nobody@127.0.0.1:1/none?connect_timeout=2"
 
@@ -95,6 +98,50 @@ def test_a_probe_that_crashes_is_unknown_and_stops_no_other():
     assert seen["depot_ops_check_healthy check=replica_lag node=b"] == 1
     assert seen["depot_ops_replica_lag_bytes node=b"] == 7
     assert seen["depot_ops_check_timestamp_seconds check=replica_lag node=b"] == well.checked_at.timestamp()
+
+
+def test_what_dagsters_checks_found_last(monkeypatch):
+    """Of each asset; what was never made is absent, and a webserver that does not answer is unknown."""
+
+    def made(name: str, success: bool, status: str) -> dict[str, object]:
+        entries = [{"label": "status", "text": status}, {"label": "size_bytes"}]
+        evaluation = {"success": success, "description": None, "metadataEntries": entries}
+        return {"name": name, "executionForLatestMaterialization": {"evaluation": evaluation}}
+
+    checks = [
+        *(
+            made("full_read", True, "healthy"),
+            made("checksum", False, "unhealthy"),
+            made("row_counts", False, "unknown"),
+        ),
+        {"name": "backup_age", "executionForLatestMaterialization": None},
+    ]
+    nodes = [
+        {"assetKey": {"path": ["dumps", "depot"]}, "assetChecksOrError": {"checks": checks}},
+        {"assetKey": {"path": ["odd"]}, "assetChecksOrError": {}},
+    ]
+    monkeypatch.setattr(dagster_checks, "ask_dagster", lambda *_: {"assetNodes": nodes})
+    monkeypatch.setenv("DAGSTER_URL", "http://127.0.0.1:1")
+    watcher = Watcher([probe for probe in configured_probes(MetricsSettings()) if probe.name == "dagster_checks"])
+    watcher.refresh()
+    seen = parsed(exposition(watcher.seen()))
+    told = {
+        name.removeprefix("depot_ops_dagster_check_"): value for name, value in seen.items() if "asset=dumps" in name
+    }
+    assert told == {
+        "healthy asset=dumps/depot check=full_read": 1,
+        "healthy asset=dumps/depot check=checksum": 0,
+        "healthy asset=dumps/depot check=row_counts": 0,
+        "unknown asset=dumps/depot check=full_read": 0,
+        "unknown asset=dumps/depot check=checksum": 0,
+        "unknown asset=dumps/depot check=row_counts": 1,
+    }
+    assert seen["depot_ops_check_healthy check=dagster_checks"] == 1
+    monkeypatch.undo()
+    monkeypatch.setenv("DAGSTER_URL", "http://127.0.0.1:1")
+    watcher = Watcher([probe for probe in configured_probes(MetricsSettings()) if probe.name == "dagster_checks"])
+    watcher.refresh()
+    assert parsed(exposition(watcher.seen()))["depot_ops_check_unknown check=dagster_checks"] == 1
 
 
 def test_an_answer_counts_for_its_period():

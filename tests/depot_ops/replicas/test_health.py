@@ -101,8 +101,13 @@ def test_a_role_that_may_not_look(pair):
 
 def test_the_command_prints_one_line_and_appends_it(pair, tmp_path):
     log = tmp_path / "replica.log"
-    environment = {**os.environ, "DEPOT_REPLICATION_URL": pair.place.url, "LOGGER_PATH": str(log)}
-    command = [sys.executable, "-m", "depot_ops", "replica", "check", pair.conninfo("standby", "postgres")]
+    environment = {
+        **os.environ,
+        "DEPOT_REPLICATION_URL": pair.place.url,
+        "DEPOT_REPLICA_URL": pair.conninfo("standby", "postgres"),  # it has a password, which ps would show
+        "LOGGER_PATH": str(log),
+    }
+    command = [sys.executable, "-m", "depot_ops", "replica", "check"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "healthy"

@@ -102,6 +102,11 @@ def test_they_change_places_and_are_found_again(stack):
     assert stack.roles() == {"primary": ("standby", "streaming"), "standby": ("primary", None)}
     assert stack.create_project("after-restart") == 201
     assert stack.projects() >= {"before", "after", "after-restart"}
+    # A shell that has read stack.env knows the standby, whichever it is now.
+    check = [sys.executable, "-m", "depot_ops", "replica", "check"]
+    told = ["sh", "-c", '. "$0" && exec "$@"', stack.data_dir / "stack.env", *check]
+    done = subprocess.run(told, capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "healthy"), done.stdout + done.stderr
 
 
 def hang_and_come_back(stack: Stack) -> None:

@@ -102,6 +102,12 @@ def test_what_is_not_given_is_unknown_and_said(arguments):
     assert {name for name, status in statuses.items() if status == "unknown"} == {"replica_health", "wal_freshness"}
 
 
+@pytest.mark.parametrize(("hosts", "asked"), [("127.0.0.1:1", False), ("127.0.0.1:1,127.0.0.1:2", True)])
+def test_a_standby_that_nobody_has_is_not_asked(hosts, asked):
+    report = make_report(ReportScope(primary_url=f"postgresql://nobody@{hosts}/none"))
+    assert ("replica_health" in {finding.check for finding in report.findings}) is asked
+
+
 def test_a_damaged_dump_is_unhealthy(arguments, backup_dir):
     dump = find_backups(backup_dir)[-1]
     dump.write_bytes(dump.read_bytes()[:-1])
