@@ -26,9 +26,9 @@ from depot_api.blobstore.store import BlobStore
 from depot_api.blobstore.writer import StagedBlob
 from depot_ops.blobs.inventory import PREFIXES, list_objects, require_store, scan
 from depot_ops.blobs.mirror import BATCH_OBJECTS, Mirror, Mirrored, MirrorError, MirrorOptions
+from depot_ops.blobs.push import sizes_by_prefix
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.places import Place, PlaceError
-from depot_ops.tiering.bucket import TieredBucket
 
 PROVED = "blobs_restored"
 NAMED = 1000
@@ -58,7 +58,8 @@ _AFFECTED = """
 Source = Callable[[str, Path], StagedBlob]
 """Stages an object from a copy under a temporary name, hashed as it arrives.
 
-Raises BlobMissing, BlobDamaged, BlobArchived, BlobUnreachable, StorageFull or OSError.
+Raises BlobMissing, BlobDamaged (also when the copy cannot be read), BlobArchived and BlobUnreachable; StorageFull and
+OSError are of the temporary file.
 """
 Unfillable = OSError | StorageFull | BlobUnreachable
 
@@ -133,11 +134,12 @@ class RestoredBlobs(BaseModel):
 # What is wanted -----------------------------------------------------------------------------------------------------
 
 
-def all_of_copy(copy: Path) -> Iterator[Wanted]:
-    """Everything that lies in a copy, when there is no catalogue. Raises CopyUnreachable."""
-    layout = require_store(copy)
-    for prefix in PREFIXES:
-        yield from (Wanted(sha256, None, True) for sha256 in list_objects(layout, prefix))
+def all_of_copies(mirror: Path | None, bucket: Place | None) -> Iterator[Wanted]:
+    """Everything that lies in either copy, when there is no catalogue. Raises CopyUnreachable and PlaceError."""
+    layout = require_store(mirror) if mirror else None
+    for prefix, there in sizes_by_prefix(bucket) if bucket else ((prefix, {}) for prefix in PREFIXES):
+        near = list_objects(layout, prefix).keys() if layout else set()
+        yield from (Wanted(sha256, None, True) for sha256 in sorted(there.keys() | near))
 
 
 def of_catalogue(
@@ -166,11 +168,6 @@ def _known(catalogue: psycopg.Connection[Any], what: str, query: LiteralString, 
     if row is None:
         raise BlobRestoreError(f"The catalogue has no {what}. Name it as the depot does, or by its id.")
     return row[0]
-
-
-def all_of_bucket(bucket: TieredBucket) -> Iterator[Wanted]:
-    """Everything that lies in the bucket, when there is no catalogue. Raises PlaceError."""
-    return (Wanted(listed.sha256, None, True) for listed in bucket.list_objects())
 
 
 def affected_by(catalogue: psycopg.Connection[Any], lost: Iterable[LostBlob]) -> list[AffectedVersion]:
@@ -260,8 +257,6 @@ class _Restorer:
             pass
         except BlobDamaged as error:
             seen.append(f"{error} in the store")
-        except OSError as error:
-            return error
         for source in self.sources:
             try:
                 staged = source(want.sha256, self.store.temporary_file())
@@ -299,12 +294,12 @@ def restore_documents(copy: Path, target: Path, result: RestoredBlobs) -> None:
     result.unreadable_documents += copied.unreadable_refs
 
 
-def fetch_documents(bucket: Place, target: Path, workers: int, result: RestoredBlobs) -> None:
-    """Fetch `refs/` back, those that are missing. Raises BlobRestoreError."""
+def fetch_documents(bucket: Place, target: Path, workers: int, result: RestoredBlobs, *, refetch: bool = True) -> None:
+    """Fetch `refs/` back, what is missing; with `refetch` also what may have changed. Raises BlobRestoreError."""
 
     def fetch(key: str) -> bool:
         path = target / key
-        if VERSION_NAME.fullmatch(path.name) and path.exists():
+        if path.exists() and (VERSION_NAME.fullmatch(path.name) or not refetch):
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
         bucket.get(key, path)

@@ -17,7 +17,7 @@ from depot_ops.blobs.inventory import PREFIXES
 from depot_ops.blobs.push import Push, PushError, check_push_complete, check_push_lag, object_key, verify_bucket
 from depot_ops.blobs.records import open_records
 from depot_ops.blobs.remote import push_target
-from depot_ops.blobs.restore import RestoredBlobs, all_of_bucket, fetch_documents, restore_blobs
+from depot_ops.blobs.restore import RestoredBlobs, all_of_copies, fetch_documents, restore_blobs
 from depot_ops.blobs.scrub import ScrubOptions, open_scrubber
 from depot_ops.evidence import Status
 from depot_ops.places import DirectoryPlace, PlaceError
@@ -92,6 +92,41 @@ def test_damage_does_not_travel(copies, bucket):
     assert (result.exit_code, bad.sha256 in result.output) == (1, True)
 
 
+def test_what_the_disk_does_not_read_is_told_and_everything_else_is_sent(copies, tmp_path, unreadable):
+    (tmp_path / "place").mkdir()
+    push = Push(Layout(copies.root), DirectoryPlace(str(tmp_path / "place")))
+    assert push.follow_once().objects_sent == 0
+    blobs = copies.put_some(1, 6)
+    write_ref(copies, VERSION, "{}")
+    write_ref(copies, "project.json", "{}")
+    unreadable(copies.in_store(blobs[2]))
+    unreadable(copies.root / "refs" / PROJECT / "project.json")
+    for look, sent in ((push.follow_once, (5, 1)), (push.reconcile, (0, 0))):
+        result = look()
+        assert (result.objects_sent, result.refs_sent) == sent
+        assert [damage.sha256 for damage in result.damaged] == [blobs[2].sha256]
+        assert (result.unreadable_refs, result.is_complete) == ([f"{PROJECT}/project.json"], False)
+
+
+def test_what_follows_never_overwrites_what_came_meanwhile(copies, tmp_path, monkeypatch):
+    (tmp_path / "place").mkdir()
+    place = DirectoryPlace(str(tmp_path / "place"))
+    push = Push(Layout(copies.root), place)
+    push.follow_once()
+    (blob,) = copies.put_some(1, 1)
+    path = tmp_path / "place" / object_key(blob.sha256)
+
+    def comes_meanwhile(key):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"of another pass")
+
+    with monkeypatch.context() as patched, pytest.raises(PushError, match="other content"):
+        patched.setattr(place, "size_bytes", comes_meanwhile)
+        push.follow_once()
+    assert path.read_bytes() == b"of another pass"
+    assert push.reconcile().objects_sent == 1, "a listing shows that it is not whole"
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_all_damage_in_the_bucket_is_found_and_repaired(copies, bucket, tmp_path, seed):
     chance, blobs = random.Random(seed), copies.put_some(seed, 12)
@@ -117,7 +152,7 @@ def test_an_empty_store_is_filled_from_the_bucket_alone(copies, bucket, fetched,
     write_ref(copies, VERSION, "{}")
     Push(Layout(copies.root), bucket).reconcile()
     target = tmp_path / "new"
-    result = restore_blobs(all_of_bucket(bucket), [fetched.stage], target, workers=2)
+    result = restore_blobs(all_of_copies(None, bucket), [fetched.stage], target, workers=2)
     fetch_documents(bucket, target, 2, result)
     assert (result.objects, result.lost_objects, result.documents) == (10, 0, 1)
     store = BlobStore(target)
