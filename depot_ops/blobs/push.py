@@ -38,7 +38,6 @@ from depot_ops.blobs.rate import RateLimit
 from depot_ops.blobs.records import CatalogueUnreachable, open_records
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.places import Place, PlaceDamaged, PlaceError, PlaceMissing, Stored
-from depot_ops.tiering.bucket import ObjectArchived, TieredBucket
 
 # As long as a batch is sent, nothing is removed for good: so it is small, and a removal waits for one at most.
 BATCH_OBJECTS = 128
@@ -82,21 +81,6 @@ class Pushed(BaseModel):
     @property
     def is_complete(self) -> bool:
         return not (self.damaged or self.unreadable_refs)
-
-
-class Verified(BaseModel):
-    """The evidence of reading a bucket's objects through."""
-
-    schema_version: int = 1
-    target: str
-    started_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
-    duration_seconds: float = 0.0
-    objects_read: int = 0
-    read_bytes: int = 0
-    archived_objects: int = 0
-    """Cannot be read without a restore: the archive vouches for them."""
-    damaged: list[Damage] = []
-    unrepaired_objects: int = 0
 
 
 @dataclass
@@ -193,7 +177,7 @@ class Push:
                 return None
             # What lies there in another size is not whole. Onto nothing is written on the condition that it is nothing.
             send = self.place.replace if there is not None else partial(self.place.put, is_free=True)
-            send(key, path, _read_through(path, wanted.sha256))
+            send(key, path, read_through(path, wanted.sha256)[1])
         except (BlobDamaged, PlaceDamaged) as error:
             return Damage(sha256=wanted.sha256, seen=str(error))
         except BlobMissing:
@@ -262,11 +246,6 @@ def object_key(sha256: str) -> str:
     return f"{OBJECTS}{sha256[:2]}/{sha256}{OBJECT_SUFFIX}"
 
 
-def sizes_of(place: Place, prefix: str) -> dict[str, int]:
-    """The objects of a place whose hash begins with these two digits. Raises PlaceError."""
-    return _sizes(place.list(f"{OBJECTS}{prefix}/"))
-
-
 def sizes_by_prefix(place: Place) -> Iterator[tuple[str, dict[str, int]]]:
     """Of each prefix in turn, from one listing of all: object storage bills for each page. Raises PlaceError."""
     groups = groupby(place.list(OBJECTS), key=lambda one: one.key.removeprefix(OBJECTS).partition("/")[0])
@@ -286,14 +265,13 @@ def _sizes(listed: Iterable[Stored]) -> dict[str, int]:
     }
 
 
-def _read_through(path: Path, sha256: str) -> str:
-    """The SHA-256 of the stored form, once the content is what the name says. Raises BlobMissing and BlobDamaged."""
+def read_through(path: Path, sha256: str) -> tuple[StoredBlob, str]:
+    """What it is, and the SHA-256 of its stored form. Raises BlobMissing, and BlobDamaged when it is not that."""
     content, stored = StoredHasher(sha256), hashlib.sha256()
     for chunk in file_chunks(path, sha256):
         content.feed(chunk)
         stored.update(chunk)
-    content.finish()
-    return stored.hexdigest()
+    return content.finish(), stored.hexdigest()
 
 
 def _sha256_there(place: Place, key: str) -> str | None:
@@ -323,60 +301,6 @@ def _batches(wanted: Iterable[_Wanted]) -> Iterator[list[_Wanted]]:
             batch = []
     if batch:
         yield batch
-
-
-# Reading it through -------------------------------------------------------------------------------------------------
-
-
-def verify_bucket(
-    source: Layout, bucket: TieredBucket, prefixes: list[str], workers: int, told: Told = lambda _done, _all: None
-) -> Verified:
-    """Read every object below these prefixes; what is damaged there is sent again from the store. Raises PushError."""
-    result, started = Verified(target=str(bucket)), time.monotonic()
-    push = Push(source, bucket)
-
-    def look(listed: tuple[str, int]) -> StoredBlob | Damage | None:
-        hasher = StoredHasher(listed[0])
-        try:
-            for chunk in bucket.chunks(object_key(listed[0])):
-                hasher.feed(chunk)
-            return hasher.finish()
-        except ObjectArchived:
-            return None
-        except BlobDamaged as error:
-            return Damage(sha256=listed[0], seen=error.seen)
-
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            for done, prefix in enumerate(prefixes):
-                for found in pool.map(look, sizes_of(bucket, prefix).items()):
-                    _judge(found, push, result)
-                told(done + 1, len(prefixes))
-    except (PlaceError, OSError) as error:
-        raise PushError(f"{bucket} could not be read through: {error}") from error
-    result.duration_seconds = round(time.monotonic() - started, 3)
-    return result
-
-
-def _judge(found: StoredBlob | Damage | None, push: Push, result: Verified) -> None:
-    if found is None:
-        result.archived_objects += 1
-        return
-    result.objects_read += 1
-    if isinstance(found, StoredBlob):
-        result.read_bytes += found.stored_bytes
-        return
-    result.damaged.append(found)
-    try:
-        size_bytes = push.source.object_path(found.sha256).stat().st_size
-    except FileNotFoundError:
-        result.unrepaired_objects += 1
-        return
-    push.place.delete(object_key(found.sha256))
-    sent = push.send(_Wanted(found.sha256, size_bytes, is_free=True))
-    if isinstance(sent, PlaceError | OSError):
-        raise sent
-    result.unrepaired_objects += not isinstance(sent, int)
 
 
 # Checks -------------------------------------------------------------------------------------------------------------

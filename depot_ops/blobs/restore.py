@@ -27,6 +27,7 @@ from depot_api.blobstore.writer import StagedBlob
 from depot_ops.blobs.inventory import PREFIXES, list_objects, require_store, scan
 from depot_ops.blobs.mirror import BATCH_OBJECTS, Mirror, Mirrored, MirrorError, MirrorOptions
 from depot_ops.blobs.push import sizes_by_prefix
+from depot_ops.blobs.records import AffectedVersion, BlobRecords
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.places import Place, PlaceError
 
@@ -50,10 +51,6 @@ _OF_BRANCH: LiteralString = """
 _IN_ORDER: LiteralString = " ORDER BY b.sha256"
 _PROJECT = "SELECT id FROM projects WHERE name = %s OR id::text = %s"
 _BRANCH = "SELECT id FROM branches WHERE project_id = %s AND (name = %s OR id::text = %s)"
-_AFFECTED = """
-    SELECT DISTINCT p.name, a.path, v.number FROM asset_versions v JOIN assets a ON a.id = v.asset_id
-    JOIN projects p ON p.id = v.project_id WHERE v.sha256 = ANY (%s) ORDER BY 1, 2, 3 LIMIT %s
-"""
 
 Source = Callable[[str, Path], StagedBlob]
 """Stages an object from a copy under a temporary name, hashed as it arrives.
@@ -82,14 +79,6 @@ class LostBlob(BaseModel):
 
     sha256: str
     seen: str
-
-
-class AffectedVersion(BaseModel):
-    """A version whose content is lost."""
-
-    project: str
-    path: str
-    version: int
 
 
 class RestoredBlobs(BaseModel):
@@ -172,9 +161,7 @@ def _known(catalogue: psycopg.Connection[Any], what: str, query: LiteralString, 
 
 def affected_by(catalogue: psycopg.Connection[Any], lost: Iterable[LostBlob]) -> list[AffectedVersion]:
     """The versions that cannot be had any more, the first of them."""
-    hashes = [bytes.fromhex(blob.sha256) for blob in lost]
-    rows = catalogue.execute(_AFFECTED, (hashes, NAMED)).fetchall() if hashes else []
-    return [AffectedVersion(project=row[0], path=row[1], version=row[2]) for row in rows]
+    return BlobRecords(catalogue).affected([blob.sha256 for blob in lost])
 
 
 # Restoring ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ import pytest
 
 from depot_ops.blobs.collect import CollectError, CollectPolicy, all_copies, check_collected, collect
 from depot_ops.blobs.mirror import open_mirror
-from depot_ops.postgres.dump_record import BackupRecord
+from depot_ops.copies.copying import copy_backups
+from depot_ops.places import DirectoryPlace
+from depot_ops.postgres.dump_record import BackupRecord, record_path
 
 
 def object_path(root: Path, sha256: str) -> Path:
@@ -42,6 +44,7 @@ def depot(mirrored_api, running_api_factory, tmp_path):
     api, mirror = mirrored_api
     made = Depot(running_api_factory[0](api), mirror, tmp_path / "backups")
     made.backups.mkdir()
+    made.second.mkdir()
     made.mirror()
     backup_record(made.backups, datetime.now(UTC) + timedelta(days=1))  # one that holds nothing back
     yield made
@@ -54,13 +57,14 @@ class Depot:
     def __init__(self, project, mirror: Path, backups: Path):
         self.project, self.mirror_root, self.backups = project, mirror, backups
         self.store_root = project.api.store
+        self.second, self.open_copy = backups.with_name("second"), None
 
     def mirror(self):
         with open_mirror(self.store_root, self.mirror_root) as opened:
             return opened.reconcile()
 
     def collect(self, delete: bool = True, grace: timedelta = timedelta(0), removers=None):
-        policy = CollectPolicy(self.backups, grace, delete, clock_error=timedelta(0))
+        policy = CollectPolicy(self.backups, grace, delete, timedelta(0), self.open_copy)
         copies = all_copies(self.store_root, self.mirror_root)
         return collect(self.project.api.owner_url, self.store_root, removers or [copies], policy)
 
@@ -191,6 +195,42 @@ def test_what_a_kept_backup_may_refer_to_stays(depot):
     path.with_suffix("").unlink()
     assert depot.collect().removed_objects >= 1
     assert not object_path(depot.store_root, sha256).exists()
+
+
+def test_what_a_backup_at_the_second_place_may_refer_to_stays(depot, estate):
+    place = DirectoryPlace(str(depot.second))
+    depot.open_copy = lambda: place
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    began = datetime.now(UTC) - timedelta(days=2)
+    dump, base = estate.dump(began), estate.base(0)
+    depot.mirror()
+    assert depot.collect_all().removed_objects >= 1, "nothing is kept there yet"
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    depot.mirror()
+    copy_backups(estate.backup_dir, None, place)
+    told = depot.collect_all()
+    assert (told.backups, told.removed_objects, told.unreferenced_before) == (3, 0, datetime(2026, 1, 1, 2, tzinfo=UTC))
+    assert object_path(depot.store_root, sha256).exists()
+    for gone in (depot.second / "backups" / record_path(dump).name, *(depot.second / "backups").glob("base/*/*/*.json")):
+        gone.unlink()
+    assert depot.collect_all().removed_objects >= 1
+    assert (not object_path(depot.store_root, sha256).exists(), base.exists()) == (True, True)
+
+
+def test_a_second_place_that_does_not_say_what_it_keeps_stops_the_collection(depot, estate):
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    depot.open_copy = lambda: DirectoryPlace(str(depot.second / "unmounted"))
+    with pytest.raises(CollectError, match="there is no such directory"):
+        depot.collect()
+    place = DirectoryPlace(str(depot.second))
+    depot.open_copy = lambda: place
+    estate.dump(datetime.now(UTC) - timedelta(days=2))
+    copy_backups(estate.backup_dir, None, place)
+    (record,) = (depot.second / "backups").glob("*.json")
+    record.write_text("{")
+    with pytest.raises(CollectError, match="nothing is collected"):
+        depot.collect()
+    assert object_path(depot.store_root, sha256).exists()
 
 
 def test_what_an_upload_left_that_never_ended_goes_too(depot):
