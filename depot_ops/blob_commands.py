@@ -18,7 +18,7 @@ from depot_ops.blobs.collect import CollectError
 from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable, require_store
 from depot_ops.blobs.mirror import Mirrored, MirrorError, MirrorOptions, open_mirror
 from depot_ops.blobs.push import Push, Pushed, PushError, PushOptions
-from depot_ops.blobs.records import CatalogueUnreachable
+from depot_ops.blobs.records import BlobRecords, CatalogueUnreachable
 from depot_ops.blobs.remote import bucket_alone, copies_with, push_target
 from depot_ops.blobs.restore import BlobRestoreError, RestoredBlobs, affected_by, of_catalogue, restore_blobs
 from depot_ops.blobs.scrub import Scrubbed, shard_of
@@ -57,7 +57,7 @@ def mirror(
                 return
             with _progress("mirrored") as told:
                 result = opened.reconcile(told)
-    except (SettingsError, CopyUnreachable, MirrorError) as error:
+    except (SettingsError, CopyUnreachable, MirrorError, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     _tell_mirrored(result, as_json)
     raise typer.Exit(0 if result.is_complete and not stop.is_set() else 1)
@@ -277,7 +277,8 @@ def restore(
             parse_address(url)
             with psycopg.connect(url, autocommit=True, options="-c statement_timeout=0") as catalogue:
                 wanted = of_catalogue(catalogue, project, branch)
-                result = restore_blobs(wanted, copies.sources(), store, workers)
+                records = BlobRecords(catalogue)
+                result = restore_blobs(wanted, copies.sources(), store, workers, still_wanted=records.of)
                 result.affected = affected_by(catalogue, result.lost)
         if project is None:
             copies.restore_documents(store, workers, result)

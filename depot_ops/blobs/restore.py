@@ -4,7 +4,7 @@ Nothing is written to the copy that it is filled from. Killed and run again, it 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import Any, Literal, LiteralString
 import psycopg
 from pydantic import AwareDatetime, BaseModel, Field
 
-from depot_api.blobstore.copies import keep_aside, stage_copy
+from depot_api.blobstore.copies import keep_aside, removals_held_off, stage_copy
 from depot_api.blobstore.errors import BlobArchived, BlobDamaged, BlobMissing, BlobUnreachable, StorageFull
 from depot_api.blobstore.examine import examine
 from depot_api.blobstore.layout import Layout, StoredBlob
@@ -58,6 +58,8 @@ Source = Callable[[str, Path], StagedBlob]
 Raises BlobMissing, BlobDamaged (also when the copy cannot be read), BlobArchived and BlobUnreachable; StorageFull and
 OSError are of the temporary file.
 """
+StillWanted = Callable[[Sequence[str]], Container[str]]
+"""Those of these hashes that have not been removed for good."""
 Unfillable = OSError | StorageFull | BlobUnreachable
 
 
@@ -178,16 +180,18 @@ def restore_blobs(
     target: Path,
     workers: int,
     told: Callable[[int], None] = lambda _objects: None,
+    still_wanted: StillWanted | None = None,
 ) -> RestoredBlobs:
     """Make every wanted object whole in the store at `target`: what lies there is read, the rest comes from `sources`.
 
+    With `still_wanted`, what was removed for good meanwhile does not come back: the depot of the catalogue may run.
     Raises BlobRestoreError; what was restored until then stays, and a second run goes on.
     """
     result, started = RestoredBlobs(target=str(target)), time.monotonic()
     target.mkdir(parents=True, exist_ok=True)
     with closing(BlobStore(target)) as store, ThreadPoolExecutor(workers) as pool:
         store.prepare()
-        restorer = _Restorer(store, Layout(target), sources, result)
+        restorer = _Restorer(store, Layout(target), sources, result, still_wanted or frozenset)
         while batch := list(islice(wanted, BATCH_OBJECTS)):
             restorer.restore(batch, pool)
             told(result.objects)
@@ -201,6 +205,7 @@ class _Restorer:
     layout: Layout
     sources: list[Source]
     result: RestoredBlobs
+    still_wanted: StillWanted
 
     def restore(self, batch: list[Wanted], pool: ThreadPoolExecutor) -> None:
         found = list(pool.map(self._find, batch))
@@ -209,18 +214,25 @@ class _Restorer:
             if isinstance(one, Unfillable):
                 self.store.discard(staged)
                 raise BlobRestoreError(f"{self.layout.root} cannot be filled: {one}. Repair it; a second run goes on.")
-        for blob in staged:
-            if self.layout.object_path(blob.sha256).exists():
-                keep_aside(self.layout, blob.sha256)
-        copied = self.store.commit(staged)
+        copied = self._commit(staged)
         self.result.copied_objects += len(copied)
         self.result.copied_bytes += sum(blob.stored_bytes for blob in copied)
         for one, want in zip(found, batch, strict=True):
             if isinstance(one, str):
                 self._lose(want, one)
-            elif isinstance(one, StagedBlob | StoredBlob):
-                self.result.objects += 1
-                self.result.size_bytes += one.size_bytes
+        for blob in (*copied, *(one for one in found if isinstance(one, StoredBlob))):
+            self.result.objects += 1
+            self.result.size_bytes += blob.size_bytes
+
+    def _commit(self, staged: list[StagedBlob]) -> list[StoredBlob]:
+        with removals_held_off(self.layout):
+            wanted = self.still_wanted([blob.sha256 for blob in staged])
+            self.store.discard([blob for blob in staged if blob.sha256 not in wanted])
+            staged = [blob for blob in staged if blob.sha256 in wanted]
+            for blob in staged:
+                if self.layout.object_path(blob.sha256).exists():
+                    keep_aside(self.layout, blob.sha256)
+            return self.store.commit(staged)
 
     def _lose(self, want: Wanted, seen: str) -> None:
         if not want.is_referenced:

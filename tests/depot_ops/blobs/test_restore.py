@@ -96,6 +96,28 @@ def test_what_the_stores_disk_does_not_read_is_replaced(copies, unreadable):
     assert (result.objects, result.copied_objects, result.lost_objects) == (20, 1, 0)
 
 
+def test_what_is_removed_for_good_does_not_come_back_by_a_restore_under_way(copies):
+    kept, gone = copies.put(b"kept", b"gone")
+    copies.mirror()
+    copies.in_store(kept).unlink()
+    copies.in_store(gone).unlink()
+    good, recorded = directory_source(copies.mirror_root), {kept.sha256, gone.sha256}
+
+    def removed_meanwhile(sha256, temporary):
+        staged = good(sha256, temporary)
+        if sha256 == gone.sha256:
+            recorded.remove(sha256)
+            copies.store.remove([sha256])
+        return staged
+
+    result = restore_blobs(
+        wanted([kept, gone]), [removed_meanwhile], copies.root, workers=1, still_wanted=recorded.intersection
+    )
+    assert (result.objects, result.copied_objects, result.lost_objects) == (1, 1, 0)
+    assert list(copies.objects()) == [copies.in_store(kept).name]
+    assert not [path for path in (copies.root / "tmp").rglob("*") if path.is_file() and path.name != "lock"]
+
+
 def test_a_target_that_fails_stops_the_restore_and_leaves_no_half_objects(copies, tmp_path, monkeypatch):
     blobs = copies.put(*CONTENTS)
     copies.mirror()
