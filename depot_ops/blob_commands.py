@@ -5,7 +5,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from functools import partial
+from typing import Annotated
 
 import psycopg
 import structlog
@@ -155,7 +156,8 @@ def verify(
 
     Object storage bills for what is read. Example: depot-ops blobs verify-bucket --shard 3/30
     """
-    _scrub(_shard(shard), True, as_json, "verified", CopyName.BUCKET)
+    chosen = partial(run.scrub, _shard(shard), repair=True, with_bucket=True, only=CopyName.BUCKET)
+    raise _scrubbed(chosen, as_json)
 
 
 @app.command()
@@ -172,29 +174,31 @@ def check(as_json: Json = False) -> None:
 def scrub(
     shard: Annotated[str, typer.Option(metavar="N/T", help="Part N of T, of all objects.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="All objects, not only those whose turn it is.")] = False,
+    bucket: Annotated[bool, typer.Option("--bucket", help="With --all or --shard: those in the bucket too.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Repair each copy from the others.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read objects through in the store, its mirror and its bucket: 0 all are right or repaired, 1 not, 3 unknown.
+    """Read objects through in every copy of the store: 0 all are right or repaired, 1 some are not, 3 unknown.
 
     Without --shard and --all: a day's share, so that everything on disk is read within SCRUB_PERIOD_DAYS, and in the
-    bucket within SCRUB_BUCKET_PERIOD_DAYS.
+    bucket within SCRUB_BUCKET_PERIOD_DAYS. Object storage bills for what is read, so the rest needs --bucket.
     """
     if shard and everything:
         raise typer.BadParameter("take either --shard or --all")
-    _scrub(_shard(shard) if shard else PREFIXES if everything else None, repair, as_json, "scrubbed")
+    if bucket and not (shard or everything):
+        raise typer.BadParameter("--bucket goes with --shard or --all; a day's share is read as the settings say")
+    prefixes = _shard(shard) if shard else PREFIXES if everything else None
+    raise _scrubbed(partial(run.scrub, prefixes, repair=repair, with_bucket=bucket), as_json)
 
 
-def _scrub(
-    prefixes: list[str] | None, repair: bool, as_json: bool, what: str, only: CopyName | None = None
-) -> NoReturn:
+def _scrubbed(scrub: Callable[..., Scrubbed], as_json: bool) -> typer.Exit:
     try:
-        with _progress(what) as told:
-            result = run.scrub(prefixes, repair=repair, only=only, told=told)
+        with _progress("scrubbed") as told:
+            result = scrub(told=told)
     except (SettingsError, CopyUnreachable, CatalogueUnreachable, OSError) as error:
         raise failed(error, Status.UNKNOWN) from None
     _tell_scrubbed(result, as_json)
-    raise typer.Exit(result.status.exit_code)
+    return typer.Exit(result.status.exit_code)
 
 
 def _shard(text: str) -> list[str]:

@@ -28,11 +28,13 @@ def scrub(
     prefixes: Iterable[str] | None,
     *,
     repair: bool,
+    with_bucket: bool = False,
     only: CopyName | None = None,
     told: Told = lambda _done, _all: None,
 ) -> Scrubbed:
-    """Read through what lies under these prefixes; None is a day's share of each copy.
+    """Read through what lies under these prefixes on disk, and `with_bucket` there too, which object storage bills for.
 
+    Without prefixes: a day's share of each copy, of the bucket as SCRUB_BUCKET_PERIOD_DAYS says.
     Raises SettingsError, CopyUnreachable, CatalogueUnreachable and OSError.
     """
     settings = load(ScrubSettings)
@@ -43,7 +45,7 @@ def scrub(
         settings.mirror_max_lag_seconds,
         timedelta(days=settings.scrub_bucket_period_days),
     )
-    reads_bucket = settings.reads_bucket or only is CopyName.BUCKET
+    reads_bucket = settings.reads_bucket if prefixes is None else with_bucket
     paths = (settings.asset_storage_path, settings.asset_storage_replica_path)
     with (
         open_records(load(CatalogueSettings).depot_dump_url.get_secret_value()) as records,

@@ -248,10 +248,10 @@ def check_scrubbed(store: Path, mirror: Path | None, period: timedelta) -> Findi
         states = {name: load_state(require_store(root).root) for name, root in roots.items()}
     except (CopyUnreachable, OSError) as error:
         return Finding(check="scrub_age", status=Status.UNKNOWN, detail=str(error))
-    return judge("scrub_age", states, period)
+    return judge("scrub_age", states, period, "depot-ops blobs scrub --all --repair")
 
 
-def judge(check: str, states: Mapping[CopyName, ScrubState | None], period: timedelta) -> Finding:
+def judge(check: str, states: Mapping[CopyName, ScrubState | None], period: timedelta, remedy: str) -> Finding:
     """What the scrubs of these copies came to: unknown until all was read through once, or is late for it."""
     now, late = datetime.now(UTC), period + LATE_BY
     known = [state for state in states.values() if state is not None]
@@ -269,7 +269,7 @@ def judge(check: str, states: Mapping[CopyName, ScrubState | None], period: time
     status = Status.UNKNOWN if any(never.values()) else Status.HEALTHY
     if damaged or overdue:
         status = Status.UNHEALTHY
-    advice = "" if status is Status.HEALTHY else ". `depot-ops blobs scrub --all --repair` reads everything now"
+    advice = "" if status is Status.HEALTHY else f". `{remedy}` reads everything now"
     return Finding(check=check, status=status, detail="; ".join(details) + advice, figures=figures)
 
 
@@ -280,4 +280,4 @@ def check_bucket_scrubbed(open_place: Callable[[], Place], period: timedelta) ->
         state = load_bucket_state(open_place())
     except PlaceError as error:
         return Finding(check=name, status=Status.UNKNOWN, detail=str(error))
-    return judge(name, {CopyName.BUCKET: state}, period)
+    return judge(name, {CopyName.BUCKET: state}, period, "depot-ops blobs verify-bucket")

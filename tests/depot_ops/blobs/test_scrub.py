@@ -270,3 +270,31 @@ def test_the_command_exits_0_1_or_3_and_keeps_evidence(copies, mirrored, depot_d
     assert [run("--shard", bad).exit_code for bad in ("0/3", "4/3", "x", "1/257")] == [2] * 4
     monkeypatch.setenv("DEPOT_DUMP_URL", "postgresql://127.0.0.1:1/none")
     assert run("--all").exit_code == 3
+
+
+def test_the_command_reads_the_bucket_where_it_is_told_to(copies, tripled, raw_bucket, depot_database, monkeypatch):
+    blobs, _ = tripled
+    monkeypatch.setenv("ASSET_STORAGE_REPLICA_PATH", str(copies.mirror_root))
+    monkeypatch.setenv("DEPOT_DUMP_URL", depot_database.dump_url)
+    raw_bucket.put(blobs[0].sha256, b"rotten")
+
+    def run(*arguments):
+        return CliRunner().invoke(app, arguments)
+
+    assert run("scrub", "--all").exit_code == 0
+    found = run("scrub", "--all", "--bucket")
+    assert (found.exit_code, f"{blobs[0].sha256} in the bucket" in found.output) == (1, True)
+    assert run("verify-bucket").exit_code == 0
+    assert raw_bucket.objects() == copies.objects()
+    assert run("scrub", "--bucket").exit_code == 2
+    told = json.loads(run("check", "--json").stdout)["findings"]
+    bucket_checks = ["object_storage_lag", "object_storage_complete", "object_storage_verified"]
+    assert [one["check"] for one in told] == ["mirror_lag", "mirror_complete", "scrub_age", *bucket_checks]
+    assert {one["status"] for one in told} == {"healthy"}
+    monkeypatch.setenv("SCRUB_BUCKET_PERIOD_DAYS", "0")
+    monkeypatch.delenv("ASSET_STORAGE_REPLICA_PATH")
+    told = json.loads(run("check", "--json").stdout)["findings"]
+    assert [one["check"] for one in told] == ["scrub_age", *bucket_checks[:2]]
+    monkeypatch.setenv("S3_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("S3_ATTEMPTS", "1")
+    assert run("verify-bucket").exit_code == 3
