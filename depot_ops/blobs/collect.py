@@ -172,7 +172,7 @@ def _server_time(owner: Owner) -> datetime:
 
 def _backups_began(directory: Path) -> list[datetime]:
     """When each kept backup began: what it can be recovered to comes after that. Raises CollectError."""
-    began = _began(directory, str(directory))
+    began = _began(directory, str(directory), _record_of)
     if not began:
         raise CollectError(
             f"There is no backup in {directory}, so nothing is collected. Mount its disk, or take a backup first."
@@ -190,7 +190,7 @@ def _copies_began(open_copy: Callable[[], Place] | None) -> list[datetime]:
             holdings.fetch_dump_records()
             holdings.fetch_base_records()
             unusable = "; ".join(holdings.damaged.values())
-            began = _began(holdings.backup_dir, str(place))
+            began = _began(holdings.backup_dir, str(place), load_record)
     except PlaceError as error:
         unusable = str(error)
     if unusable:
@@ -198,9 +198,9 @@ def _copies_began(open_copy: Callable[[], Place] | None) -> list[datetime]:
     return began
 
 
-def _began(directory: Path, told: str) -> list[datetime]:
+def _began(directory: Path, told: str, record_of: Callable[[Path], BackupRecord | None]) -> list[datetime]:
     try:
-        began = [record.started_at for dump in find_backups(directory) if (record := _record_of(dump))]
+        began = [record.started_at for dump in find_backups(directory) if (record := record_of(dump))]
         return began + [load_base_backup(path).record.started_at for path in find_base_backups(directory)]
     except (RecordUnusable, RecordTooNew, BaseRecordUnusable, OSError) as error:
         raise CollectError(
