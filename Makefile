@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 ARGS   ?=
-# Of make torture: the same seed tries the same things again; as many restores and histories of merges as seconds.
+# Of make torture: the same seed tries the same things again; as many restores, scrubs and histories of merges as seconds.
 SEED            ?= $(shell date +%s)
 TORTURE_SECONDS ?= 300
 
@@ -49,6 +49,8 @@ torture: $(READY)
 	  tests/depot_ops/replicas/test_patroni.py tests/depot_ops/postgres/recovery/test_stream.py
 	MERGE_HISTORIES=$(TORTURE_SECONDS) $(BIN)/pytest --hypothesis-seed=$(SEED) tests/depot_api/merges/test_model.py
 	COLLECTOR_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_api/collection -k racing
+	SEED=$(SEED) SCRUB_SEEDS=$(TORTURE_SECONDS) STORAGE_FAULTS=all $(BIN)/pytest tests/depot_ops/blobs \
+	  -k 'all_damage or whatever_call'
 
 # Beside a stack with a standby that runs; needs Debian's chromium. ARGS=--work first does what the pictures show.
 docs-screenshots: $(READY)

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,10 @@ from depot_ops.blobs.mirror import open_mirror
 from depot_ops.blobs.records import BlobRecords, Recorded
 from depot_ops.blobs.scrub import ScrubOptions, open_scrubber
 from depot_ops.local.ports import any_free
+from depot_ops.tiering.bucket import Listed
+from depot_ops.tiering.catalogue import open_catalogue
+from depot_ops.tiering.plan import Tally
+from depot_ops.tiering.policy import Policy
 
 PAPER_OBJECTS = 200_000
 PLANNED_RECORDS = 1_000_000
@@ -153,12 +158,16 @@ def bench_nothing_to_do(results: Results, work: Path, objects: int) -> None:
             layout.object_path(hashlib.sha256(b"%d" % number).hexdigest()).touch()
     seconds = statistics.median(timed(lambda: reconcile(layouts[0].root, layouts[1].root)) for _ in range(3))
     results.add(f"reconcile of {objects:,} objects, nothing to do", f"{seconds:.2f} s", "< 5 s")
+    store, mirror = (str(layout.root) for layout in layouts)
+    environment = {**os.environ, "ASSET_STORAGE_PATH": store, "ASSET_STORAGE_REPLICA_PATH": mirror}
+    mirroring = [BIN / "depot-ops", "blobs", "mirror"]
+    results.add(f"mirror plans {objects:,} objects", watched(mirroring, environment), "< 300 MB")
     for layout in layouts:
         shutil.rmtree(layout.root)
 
 
 def bench_planning(results: Results, stack: Stack, work: Path, records: int) -> None:
-    """Marking, when nothing refers to any of them."""
+    """Marking, when nothing refers to any of them; and the dry run of tiering."""
     store, mirror = work / "planning", work / "planning-mirror"
     for root in (store, mirror):
         (root / "objects").mkdir(parents=True)
@@ -174,16 +183,38 @@ def bench_planning(results: Results, stack: Stack, work: Path, records: int) -> 
     with psycopg.connect(stack.database_url, autocommit=True) as database:
         database.execute(RECORDS, [records])
         database.execute("VACUUM ANALYZE blobs")
-    collector, peak_bytes = psutil.Popen([BIN / "depot-ops", "blobs", "collect"], env=environment), 0
+    collector = [BIN / "depot-ops", "blobs", "collect"]
+    results.add(f"collection marks {records:,} records", watched(collector, environment), "< 300 MB")
+    planner = [sys.executable, "-c", "from bench.blobs import plan_on_paper; plan_on_paper()"]
+    results.add(f"tiering plan of {records:,} records", watched(planner, environment), "< 300 MB")
+
+
+def plan_on_paper() -> None:
+    """The dry run over all records, with a bucket that lists every one of them."""
+    url, tally = os.environ["DEPOT_DUMP_URL"], Tally()
+    policy = Policy.model_validate(
+        {"version": 1, "rules": [{"name": "old", "when": {"older_than_days": 30}, "storage_class": "STANDARD_IA"}]}
+    )
+    hashes = "SELECT encode(sha256, 'hex') FROM blobs WHERE removed_at IS NULL ORDER BY sha256"
+    with psycopg.connect(url) as database, database.cursor(name="paper") as cursor, open_catalogue(url) as catalogue:
+        listing = (Listed(sha256, "", 1 << 20, "STANDARD", "") for (sha256,) in cursor.execute(hashes))
+        for _ in tally.place(catalogue.judged(policy, datetime.now(UTC)), listing):
+            pass
+    if tally.not_in_bucket or tally.not_in_catalogue:
+        raise RuntimeError("the plan did not see each record beside its object")
+
+
+def watched(command: list[Path | str], environment: dict[str, str]) -> str:
+    """How long it takes, and the most memory that it has meanwhile."""
+    process, peak_bytes = psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL), 0
 
     def watch() -> None:
         nonlocal peak_bytes
-        while collector.poll() is None:
-            peak_bytes = max(peak_bytes, collector.memory_info().rss)
+        while process.poll() is None:
+            peak_bytes = max(peak_bytes, process.memory_info().rss)
             time.sleep(0.05)
 
     seconds = timed(watch)
-    if collector.returncode != 0:
-        raise RuntimeError("the collection failed; its output above says why")
-    measured = f"{seconds:.1f} s, {peak_bytes >> 20} MiB at most"
-    results.add(f"collection marks {records:,} records", measured, "< 300 MB")
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))} failed; its output above says why")
+    return f"{seconds:.1f} s, {peak_bytes >> 20} MiB at most"

@@ -12,7 +12,7 @@ from depot_api import errors, problems
 from depot_api.assets.routes import router as assets
 from depot_api.assets.routes import search_router as search
 from depot_api.audit.routes import router as audit
-from depot_api.blobstore.bucket import BucketCopy
+from depot_api.blobstore.bucket import BucketCopy, for_waiting_readers
 from depot_api.blobstore.store import BlobStore
 from depot_api.branches.routes import router as branches
 from depot_api.changelists.routes import router as changelists
@@ -114,7 +114,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _bucket(settings: Settings) -> BucketCopy | None:
-    return BucketCopy(settings.blob_copy_url, ObjectStorageSettings()) if settings.blob_copy_url else None
+    url = settings.blob_copy_url
+    return BucketCopy(url, for_waiting_readers(ObjectStorageSettings())) if url else None
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

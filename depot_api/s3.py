@@ -55,7 +55,7 @@ def connect(settings: ObjectStorageSettings) -> "S3Client":
         region_name=settings.s3_region,
         config=Config(
             s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
-            retries={"mode": "standard", "max_attempts": settings.s3_attempts},
+            retries={"mode": "standard", "total_max_attempts": settings.s3_attempts},
             connect_timeout=min(CONNECT_SECONDS, settings.s3_timeout_seconds),
             read_timeout=settings.s3_timeout_seconds,
             max_pool_connections=CONNECTIONS,

@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from functools import partial
 from typing import Annotated
 
 import psycopg
@@ -14,41 +14,21 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from depot_ops.blobs.collect import CollectError, CollectPolicy, all_copies
-from depot_ops.blobs.collect import collect as run_collect
+from depot_ops.blobs import run
+from depot_ops.blobs.collect import CollectError
 from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable, require_store
-from depot_ops.blobs.mirror import Mirrored, MirrorError, MirrorOptions, check_complete, check_lag, open_mirror
-from depot_ops.blobs.push import (
-    Push,
-    Pushed,
-    PushError,
-    PushOptions,
-    check_push_complete,
-    check_push_lag,
-    verify_bucket,
-)
-from depot_ops.blobs.records import CatalogueUnreachable, open_records
-from depot_ops.blobs.remote import bucket_alone, bucket_copy, copies_with, push_target
-from depot_ops.blobs.restore import (
-    BlobRestoreError,
-    RestoredBlobs,
-    affected_by,
-    of_catalogue,
-    restore_blobs,
-)
-from depot_ops.blobs.scrub import Scrubbed, ScrubOptions, check_scrubbed, open_scrubber, shard_of
+from depot_ops.blobs.mirror import Mirrored, MirrorError, MirrorOptions, open_mirror
+from depot_ops.blobs.push import Push, Pushed, PushError, PushOptions
+from depot_ops.blobs.records import BlobRecords, CatalogueUnreachable
+from depot_ops.blobs.remote import bucket_alone, copies_with, push_target
+from depot_ops.blobs.restore import BlobRestoreError, RestoredBlobs, affected_by, of_catalogue, restore_blobs
+from depot_ops.blobs.scrub import Scrubbed, shard_of
+from depot_ops.blobs.scrub_copies import CopyName
 from depot_ops.console import failed, reported
-from depot_ops.evidence import Finding, Status
+from depot_ops.evidence import Status
 from depot_ops.places import PlaceError
-from depot_ops.settings import (
-    BlobSettings,
-    CatalogueSettings,
-    CollectionSettings,
-    MirrorSettings,
-    PushSettings,
-    SettingsError,
-    load,
-)
+from depot_ops.postgres.client_tools import BadAddress, parse_address
+from depot_ops.settings import BlobSettings, CatalogueSettings, MirrorSettings, PushSettings, SettingsError, load
 
 log = structlog.get_logger("depot_ops")
 app = typer.Typer(help="Mirror, push, scrub, collect and restore the blob store.", no_args_is_help=True)
@@ -78,7 +58,7 @@ def mirror(
                 return
             with _progress("mirrored") as told:
                 result = opened.reconcile(told)
-    except (SettingsError, CopyUnreachable, MirrorError) as error:
+    except (SettingsError, CopyUnreachable, MirrorError, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     _tell_mirrored(result, as_json)
     raise typer.Exit(0 if result.is_complete and not stop.is_set() else 1)
@@ -163,6 +143,8 @@ def _tell_pushed(result: Pushed, as_json: bool) -> None:
     )
     for damage in result.damaged:
         typer.secho(f"not sent: {damage.sha256} in the store is damaged: {damage.seen}", fg="red", err=True)
+    for name in result.unreadable_refs:
+        typer.secho(f"not sent: refs/{name} in the store cannot be read", fg="red", err=True)
 
 
 @app.command("verify-bucket")
@@ -170,96 +152,53 @@ def verify(
     shard: Annotated[str, typer.Option(metavar="N/T", help="Part N of T, of all objects.")] = "1/1",
     as_json: Json = False,
 ) -> None:
-    """Read the bucket's objects through and send damaged ones again: 0 all are right or repaired, 1 some are not.
+    """Scrub the bucket alone and send again what is damaged there: 0 all is right or repaired, 1 not, 3 unknown.
 
     Object storage bills for what is read. Example: depot-ops blobs verify-bucket --shard 3/30
     """
-    try:
-        settings = load(PushSettings)
-        source, bucket = require_store(settings.asset_storage_path), push_target()
-        with _progress("verified") as told:
-            result = verify_bucket(source, bucket, _shard(shard), settings.blob_workers, told)
-    except (SettingsError, CopyUnreachable, PlaceError, PushError) as error:
-        raise failed(error, Status.UNKNOWN) from None
-    if as_json:
-        typer.echo(result.model_dump_json(indent=2))
-    else:
-        typer.echo(
-            f"{result.target}: {result.objects_read:,} objects ({result.read_bytes:,} bytes) read in"
-            f" {result.duration_seconds} s, {len(result.damaged):,} damaged, {result.unrepaired_objects:,} not repaired"
-        )
-        for damage in result.damaged:
-            typer.secho(f"damaged {damage.sha256} in the bucket: {damage.seen}", fg="red", err=True)
-    raise typer.Exit(1 if result.unrepaired_objects else 0)
+    chosen = partial(run.scrub, _shard(shard), repair=True, with_bucket=True, only=CopyName.BUCKET)
+    raise _scrubbed(chosen, as_json)
 
 
 @app.command()
 def check(as_json: Json = False) -> None:
     """Are the copies complete, do they keep up, was all read through in time? 0 healthy, 1 unhealthy, 3 unknown."""
     try:
-        settings, catalogue = load(BlobSettings), load(CatalogueSettings)
+        findings = [look() for look in run.checks_of_copies()]
     except SettingsError as error:
         raise failed(error, Status.UNKNOWN) from None
-    raise reported(copy_findings(settings, catalogue.depot_dump_url.get_secret_value()), as_json)
-
-
-def copy_findings(settings: BlobSettings, database_url: str) -> list[Finding]:
-    store, replica, lag = (
-        settings.asset_storage_path,
-        settings.asset_storage_replica_path,
-        settings.mirror_max_lag_seconds,
-    )
-    period = timedelta(days=settings.scrub_period_days)
-    return [
-        check_lag(store, replica, lag),
-        check_complete(replica, database_url, lag),
-        check_scrubbed(store, replica, period),
-        *bucket_findings(settings, database_url),
-    ]
-
-
-def bucket_findings(settings: PushSettings, database_url: str) -> list[Finding]:
-    """None where there is no bucket."""
-    if bucket_copy() is None:
-        return []
-    lag = settings.mirror_max_lag_seconds
-    return [
-        check_push_lag(settings.asset_storage_path, push_target, lag),
-        check_push_complete(push_target, database_url, lag),
-    ]
+    raise reported(findings, as_json)
 
 
 @app.command()
 def scrub(
     shard: Annotated[str, typer.Option(metavar="N/T", help="Part N of T, of all objects.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="All objects, not only those whose turn it is.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Repair each copy from the other.")] = False,
+    bucket: Annotated[bool, typer.Option("--bucket", help="With --all or --shard: those in the bucket too.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair each copy from the others.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read objects through in the store and its mirror: 0 all are right or repaired, 1 some are not, 3 unknown.
+    """Read objects through in every copy of the store: 0 all are right or repaired, 1 some are not, 3 unknown.
 
-    Without --shard and --all: a day's share, so that everything is read within SCRUB_PERIOD_DAYS.
+    Without --shard and --all: a day's share, so that everything on disk is read within SCRUB_PERIOD_DAYS, and in the
+    bucket within SCRUB_BUCKET_PERIOD_DAYS. Object storage bills for what is read, so the rest needs --bucket.
     """
     if shard and everything:
         raise typer.BadParameter("take either --shard or --all")
+    if bucket and not (shard or everything):
+        raise typer.BadParameter("--bucket goes with --shard or --all; a day's share is read as the settings say")
     prefixes = _shard(shard) if shard else PREFIXES if everything else None
+    raise _scrubbed(partial(run.scrub, prefixes, repair=repair, with_bucket=bucket), as_json)
+
+
+def _scrubbed(scrub: Callable[..., Scrubbed], as_json: bool) -> typer.Exit:
     try:
-        settings = load(BlobSettings)
-        url = load(CatalogueSettings).depot_dump_url.get_secret_value()
-        options = ScrubOptions(
-            timedelta(days=settings.scrub_period_days), repair, settings.blob_workers, settings.mirror_max_lag_seconds
-        )
-        paths = (settings.asset_storage_path, settings.asset_storage_replica_path)
-        with (
-            open_records(url) as records,
-            open_scrubber(*paths, records, options, bucket_copy()) as scrubber,
-            _progress("scrubbed") as told,
-        ):
-            result = scrubber.scrub(scrubber.due() if prefixes is None else prefixes, told)
+        with _progress("scrubbed") as told:
+            result = scrub(told=told)
     except (SettingsError, CopyUnreachable, CatalogueUnreachable, OSError) as error:
         raise failed(error, Status.UNKNOWN) from None
     _tell_scrubbed(result, as_json)
-    raise typer.Exit(1 if result.unrepaired else 0)
+    return typer.Exit(result.status.exit_code)
 
 
 def _shard(text: str) -> list[str]:
@@ -276,10 +215,15 @@ def _tell_scrubbed(result: Scrubbed, as_json: bool) -> None:
     typer.echo(
         f"{result.objects_read:,} objects ({result.read_bytes:,} bytes) read in {result.duration_seconds} s,"
         f" {len(result.damaged):,} damaged, {len(result.unrepaired):,} not repaired"
+        + (f", {result.archived_objects:,} archived and not read" if result.archived_objects else "")
     )
     for damaged in result.damaged:
         state = "repaired" if damaged.repaired else "damaged"
         typer.secho(f"{state} {damaged.sha256} in the {damaged.copy_name}: {damaged.seen}", fg="red", err=True)
+    for version in result.affected:
+        typer.secho(f"needed by {version}", fg="red", err=True)
+    for name, why in result.unread.items():
+        typer.secho(f"the {name} could not be read through: {why}", fg="red", err=True)
 
 
 @app.command()
@@ -289,14 +233,11 @@ def collect(
 ) -> None:
     """Mark content that nothing refers to, and tell or remove what is due: 0 done, 1 refused, and then why.
 
-    Due is what was unreferenced before COLLECT_GRACE_HOURS and before the oldest backup in BACKUP_DIR began.
+    Due is what was unreferenced before COLLECT_GRACE_HOURS and before the oldest backup in
+    BACKUP_DIR and at BACKUP_COPY_URL began.
     """
     try:
-        settings, collection = load(BlobSettings), load(CollectionSettings)
-        policy = CollectPolicy(collection.backup_dir, timedelta(hours=collection.collect_grace_hours), delete)
-        url = collection.database_owner_url.get_secret_value()
-        copies = all_copies(settings.asset_storage_path, settings.asset_storage_replica_path, bucket_copy())
-        result = run_collect(url, settings.asset_storage_path, [copies], policy)
+        result = run.collect(delete=delete)
     except (SettingsError, CollectError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     if as_json:
@@ -308,7 +249,7 @@ def collect(
         f" {result.unreferenced_before:%Y-%m-%d %H:%M} UTC, {result.removed_objects:,} removed"
     )
     if not delete and result.due_objects:
-        typer.echo("Nothing was removed. With --delete they go from the store and the mirror.")
+        typer.echo("Nothing was removed. With --delete they go from every copy.")
 
 
 @app.command()
@@ -337,13 +278,15 @@ def restore(
             result = restore_blobs(copies.everything(), copies.sources(), store, workers)
         else:
             url = load(CatalogueSettings).depot_dump_url.get_secret_value()
+            parse_address(url)
             with psycopg.connect(url, autocommit=True, options="-c statement_timeout=0") as catalogue:
                 wanted = of_catalogue(catalogue, project, branch)
-                result = restore_blobs(wanted, copies.sources(), store, workers)
+                records = BlobRecords(catalogue)
+                result = restore_blobs(wanted, copies.sources(), store, workers, still_wanted=records.of)
                 result.affected = affected_by(catalogue, result.lost)
         if project is None:
             copies.restore_documents(store, workers, result)
-    except (SettingsError, CopyUnreachable, BlobRestoreError, PlaceError, psycopg.Error, OSError) as error:
+    except (SettingsError, CopyUnreachable, BlobRestoreError, PlaceError, BadAddress, psycopg.Error, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     raise _restored(result, as_json)
 
@@ -354,7 +297,7 @@ def _restored(result: RestoredBlobs, as_json: bool) -> typer.Exit:
         typer.echo(result.model_dump_json(indent=2))
         return typer.Exit(finding.status.exit_code)
     for version in result.affected:
-        typer.secho(f"lost: {version.project} {version.path}#{version.version}", fg="red", err=True)
+        typer.secho(f"lost: {version}", fg="red", err=True)
     return reported([finding], as_json=False)
 
 

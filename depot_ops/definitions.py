@@ -8,7 +8,7 @@ from depot_ops.assets.at_rest import backups_at_rest
 from depot_ops.assets.backup import logical_backup, retention
 from depot_ops.assets.backup_copy import backup_copy
 from depot_ops.assets.base_backup import base_backup
-from depot_ops.assets.blobs import BLOB_ASSETS, blob_object_storage
+from depot_ops.assets.blobs import STORE_ASSETS, blob_mirror, blob_object_storage
 from depot_ops.assets.drill import copy_restore_drill, logical_restore_drill, restore_drill
 from depot_ops.assets.merge import branch_merge
 from depot_ops.assets.replica import replica_assets
@@ -19,7 +19,7 @@ from depot_ops.assets.wal import wal_archive
 from depot_ops.checks.backup import backup_checks
 from depot_ops.checks.backup_copy import backup_copy_checks
 from depot_ops.checks.base_backup import base_backup_checks
-from depot_ops.checks.blobs import BLOB_CHECKS, BUCKET_CHECKS
+from depot_ops.checks.blobs import BUCKET_CHECKS, BUCKET_READ_CHECKS, MIRROR_CHECKS, STORE_CHECKS
 from depot_ops.checks.drill import copy_drill_checks, drill_checks
 from depot_ops.checks.replica import replica_checks
 from depot_ops.checks.service import service_health
@@ -31,9 +31,8 @@ from depot_ops.replicas.site import watched_names
 from depot_ops.resources import RESOURCES
 from depot_ops.sensors import replica_sensors
 from depot_ops.settings import (
-    BlobCopySettings,
-    MirrorSettings,
     ReplicaSettings,
+    ScrubSettings,
     SecondPlaceSettings,
     TierChoiceSettings,
     load,
@@ -41,9 +40,13 @@ from depot_ops.settings import (
 
 _PROVIDER = load(ReplicaSettings).failover_provider
 _SERVERS = watched_names()
-_MIRRORED = load(MirrorSettings).asset_storage_replica_path is not None
-_PUSHED = load(BlobCopySettings).blob_copy_url is not None
-_TIERED = load(TierChoiceSettings).is_explicit
+_COPIES = load(ScrubSettings)
+_MIRRORED, _PUSHED, _READ = (
+    _COPIES.asset_storage_replica_path is not None,
+    _COPIES.blob_copy_url is not None,
+    _COPIES.reads_bucket,
+)
+_TIERING = load(TierChoiceSettings)
 _COPIED = bool(load(SecondPlaceSettings).backup_copy_url)
 
 defs = dg.Definitions(
@@ -60,9 +63,10 @@ defs = dg.Definitions(
         branch_merge,
         *([backup_copy, copy_restore_drill] if _COPIED else []),
         *replica_assets(_SERVERS),
-        *(BLOB_ASSETS if _MIRRORED else []),
+        *STORE_ASSETS,
+        *([blob_mirror] if _MIRRORED else []),
         *([blob_object_storage] if _PUSHED else []),
-        *([blob_tiering] if _TIERED else []),
+        *([blob_tiering] if _TIERING.runs_nightly else []),
     ],
     asset_checks=[
         *backup_checks,
@@ -73,16 +77,18 @@ defs = dg.Definitions(
         *replica_checks(_SERVERS),
         *failover_checks(_PROVIDER, _SERVERS),
         service_health,
-        *(BLOB_CHECKS if _MIRRORED else []),
+        *STORE_CHECKS,
+        *(MIRROR_CHECKS if _MIRRORED else []),
         *(BUCKET_CHECKS if _PUSHED else []),
-        *(tiering_checks if _TIERED else []),
+        *(BUCKET_READ_CHECKS if _READ else []),
+        *(tiering_checks if _TIERING.is_explicit else []),
     ],
     jobs=[
         *jobs.ALL,
         *(jobs.WITH_COPY if _COPIED else ()),
         *(jobs.WITH_MIRROR if _MIRRORED else ()),
         *(jobs.WITH_BUCKET if _PUSHED else ()),
-        *(jobs.WITH_TIERING if _TIERED else ()),
+        *(jobs.WITH_TIERING if _TIERING.runs_nightly else ()),
         merge_execution,
         *failover_jobs(_PROVIDER),
     ],
@@ -91,7 +97,7 @@ defs = dg.Definitions(
         *(schedules.WITH_COPY if _COPIED else ()),
         *(schedules.WITH_MIRROR if _MIRRORED else ()),
         *(schedules.WITH_BUCKET if _PUSHED else ()),
-        *(schedules.WITH_TIERING if _TIERED else ()),
+        *(schedules.WITH_TIERING if _TIERING.runs_nightly else ()),
     ],
     sensors=[alerts, merge_jobs, *replica_sensors(_PROVIDER, _SERVERS), *failover_sensors(_PROVIDER, _SERVERS)],
     resources=RESOURCES,

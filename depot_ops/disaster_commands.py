@@ -75,6 +75,6 @@ def _tell(report: DisasterReport) -> None:
         f" {content.documents:,} documents, in {report.duration_seconds} s together"
     )
     for version in content.affected:
-        typer.secho(f"lost: {version.project} {version.path}#{version.version}", fg="red", err=True)
+        typer.secho(f"lost: {version}", fg="red", err=True)
     if report.status is Status.HEALTHY:
         typer.echo("Start PostgreSQL on it, then the depot; take a base backup at once.")

@@ -279,8 +279,9 @@ nightly_scrub = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     tags=OWNER | {MAX_RUNTIME: TWELVE_HOURS, "dagster/kind/filesystem": ""},
     description=(
-        "Reads a night's share of both copies of the blob store through, and repairs each from the other. Red when an"
-        " object is whole in neither. Safe to launch at any time; it goes on where the last one ended."
+        "Reads a night's share of the blob store and its copies through, and repairs each from the others. Red when an"
+        " object is whole in none, or a copy did not answer. Safe to launch at any time; it goes on where the last one"
+        " ended."
     ),
 )
 
@@ -307,14 +308,14 @@ nightly_tiering = dg.define_asset_job(
     ),
 )
 
-# Where the settings name a policy, and the operations layer moves.
+# Where the settings name a policy, and the operations layer moves or evicts.
 WITH_TIERING = (nightly_tiering,)
 
 # Where the settings name a bucket.
 WITH_BUCKET = (nightly_push, bucket_check)
 
 # Where the settings name a mirror.
-WITH_MIRROR = (nightly_mirror, mirror_check, nightly_scrub, weekly_collection)
+WITH_MIRROR = (nightly_mirror, mirror_check)
 
 ALL = (
     nightly_maintenance,
@@ -328,6 +329,8 @@ ALL = (
     recovery_objectives,
     dr_checklist,
     dagster_maintenance,
+    nightly_scrub,
+    weekly_collection,
 )
 WITH_COPY = (backup_copies, copy_drills)
 """Where BACKUP_COPY_URL names a second place."""

@@ -155,14 +155,14 @@ nightly_tiering_schedule = dg.ScheduleDefinition(
     description="Every night at 05:00 in MAINTENANCE_TIMEZONE.",
 )
 
-# Where the settings name a policy, and the operations layer moves.
+# Where the settings name a policy, and the operations layer moves or evicts.
 WITH_TIERING = [nightly_tiering_schedule]
 
 # Where the settings name a bucket.
 WITH_BUCKET = [nightly_push_schedule, bucket_check_schedule]
 
 # Where the settings name a mirror.
-WITH_MIRROR = [nightly_mirror_schedule, mirror_check_schedule, nightly_scrub_schedule, weekly_collection_schedule]
+WITH_MIRROR = [nightly_mirror_schedule, mirror_check_schedule]
 
 backup_copies_schedule = dg.ScheduleDefinition(
     job=backup_copies,
@@ -190,5 +190,7 @@ ALL = [
     restore_drills_schedule,
     at_rest_verification_schedule,
     recovery_objectives_schedule,
+    nightly_scrub_schedule,
+    weekly_collection_schedule,
 ]
 WITH_COPY = [backup_copies_schedule, copy_drills_schedule]

@@ -129,6 +129,14 @@ class MirrorSettings(BaseSettings):
     )
 
 
+class BlobCopySettings(BaseSettings):
+    """Whether the store is kept once more in a bucket."""
+
+    blob_copy_url: str | None = Field(
+        None, min_length=1, description="BLOB_COPY_URL: object storage that keeps every object, s3://bucket/prefix."
+    )
+
+
 class PushSettings(BaseSettings):
     """Where the blob store lies, and how fast work on it and its copies may be."""
 
@@ -155,9 +163,25 @@ class BlobSettings(PushSettings):
     mirror_bytes_per_second: int | None = Field(
         None, ge=1, description="MIRROR_BYTES_PER_SECOND: the most that mirroring copies; no limit when not set."
     )
+
+
+class ScrubSettings(PushSettings, MirrorSettings, BlobCopySettings):
+    """Which copies of the blob store there are, and how often each is read through."""
+
     scrub_period_days: int = Field(
-        30, ge=1, le=365, description="SCRUB_PERIOD_DAYS: in which every object of every copy is read through once."
+        30, ge=1, le=365, description="SCRUB_PERIOD_DAYS: in which every object on every disk is read through once."
     )
+    scrub_bucket_period_days: int = Field(
+        180,
+        ge=0,
+        le=3650,
+        description="SCRUB_BUCKET_PERIOD_DAYS: in which every object in the bucket is read through once; 0 is never.",
+    )
+
+    @property
+    def reads_bucket(self) -> bool:
+        """Whether the bucket is read through too: object storage bills for it."""
+        return self.blob_copy_url is not None and self.scrub_bucket_period_days > 0
 
 
 class CatalogueSettings(BaseSettings):
@@ -168,7 +192,13 @@ class CatalogueSettings(BaseSettings):
     )
 
 
-class CollectionSettings(BackupSettings):
+class SecondPlaceSettings(BaseSettings):
+    """Whether there is a second place."""
+
+    backup_copy_url: str | None = Field(None, description="BACKUP_COPY_URL: where the copy of the backups is, if any.")
+
+
+class CollectionSettings(BackupSettings, SecondPlaceSettings):
     """What decides when content that nothing refers to may go."""
 
     database_owner_url: SecretStr = Field(description="DATABASE_OWNER_URL: the depot's database as depot_owner.")
@@ -177,14 +207,6 @@ class CollectionSettings(BackupSettings):
     )
     collect_delete: bool = Field(
         False, description="COLLECT_DELETE: the scheduled collection removes what is due; else it only tells."
-    )
-
-
-class BlobCopySettings(BaseSettings):
-    """Whether the store is kept once more in a bucket."""
-
-    blob_copy_url: str | None = Field(
-        None, min_length=1, description="BLOB_COPY_URL: object storage that keeps every object, s3://bucket/prefix."
     )
 
 
@@ -208,10 +230,18 @@ class TierChoiceSettings(BaseSettings):
 
     tier_policy_path: Path | None = Field(None, description="TIER_POLICY_PATH: the tiering policy, a YAML document.")
     tier_mode: TierMode = Field(TierMode.EXPLICIT, description="TIER_MODE: lifecycle or explicit.")
+    tier_evict: bool = Field(
+        False, description="TIER_EVICT: the scheduled run lets cold content leave the store's disk, before it moves."
+    )
 
     @property
     def is_explicit(self) -> bool:
         return self.tier_policy_path is not None and self.tier_mode is TierMode.EXPLICIT
+
+    @property
+    def runs_nightly(self) -> bool:
+        """Whether there is something to do for us: in lifecycle mode S3 moves, and only the disk is ours."""
+        return self.is_explicit or (self.tier_policy_path is not None and self.tier_evict)
 
 
 class TieringSettings(BaseSettings):
@@ -228,9 +258,6 @@ class TieringSettings(BaseSettings):
         None, description="TIER_PRICES_PATH: a YAML table of prices; example numbers when not set."
     )
     tier_workers: int = Field(8, ge=1, le=64, description="TIER_WORKERS: objects that are moved at the same time.")
-    tier_evict: bool = Field(
-        False, description="TIER_EVICT: the scheduled run lets cold content leave the store's disk, before it moves."
-    )
     tier_restore_days: int = Field(
         7, ge=1, le=365, description="TIER_RESTORE_DAYS: for which what is restored from an archive can be read."
     )
@@ -251,12 +278,6 @@ class ServiceSettings(BaseSettings):
     depot_url: HttpUrl = Field(
         description="DEPOT_URL: the address of the depot API, for example http://127.0.0.1:8000."
     )
-
-
-class SecondPlaceSettings(BaseSettings):
-    """Whether there is a second place."""
-
-    backup_copy_url: str | None = Field(None, description="BACKUP_COPY_URL: where the copy of the backups is, if any.")
 
 
 class OffsiteSettings(SecondPlaceSettings):
@@ -403,6 +424,7 @@ class MetricsSettings(ReplicaSettings):
     dagster_url: HttpUrl | None = Field(
         None, description="DAGSTER_URL: the Dagster webserver, whose checks are told by their last run."
     )
+    asset_storage_path: Path | None = Field(None, description="ASSET_STORAGE_PATH: the root of the blob store.")
     asset_storage_replica_path: Path | None = Field(
         None, description="ASSET_STORAGE_REPLICA_PATH: the root of the blob store's mirror."
     )

@@ -20,7 +20,7 @@ from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.binaries import find_binaries
 from depot_ops.postgres.cluster import Cluster
 
-pytest_plugins = ["tests.object_storage"]
+pytest_plugins = ["tests.object_storage", "tests.dying_disk"]
 
 PASSWORD = "only-for-tests"
 TEMPLATE = "depot"

@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 RESTORED_DAYS = 7
-# Somebody waits, and holds a thread that others need: whoever asks again later has the same chance.
 MOST_ATTEMPTS = 2
 MOST_DELETED = 1000
 _ARCHIVED = {"InvalidObjectState", "ObjectNotInActiveTierError"}
 _MISSING = {"NoSuchKey", "404"}
 # Its objects stay up, once they are, so it takes no number of days.
 _BY_ITSELF = "INTELLIGENT_TIERING"
+
+
+def for_waiting_readers(settings: ObjectStorageSettings) -> ObjectStorageSettings:
+    """Somebody waits, and holds a thread that others need: whoever asks again later has the same chance."""
+    return settings.model_copy(update={"s3_attempts": min(settings.s3_attempts, MOST_ATTEMPTS)})
 
 
 class BucketCopy:
@@ -37,7 +41,7 @@ class BucketCopy:
         """`url` is s3://bucket/prefix."""
         parts = urlsplit(url)
         self._bucket = parts.netloc
-        self._settings = settings.model_copy(update={"s3_attempts": min(settings.s3_attempts, MOST_ATTEMPTS)})
+        self._settings = settings
         self._layout = Layout(Path(unquote(parts.path).strip("/")))
 
     @cached_property

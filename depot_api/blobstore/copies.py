@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from depot_api.blobstore.durability import full_disk_told, start_writeback, sync_all, sync_path
-from depot_api.blobstore.errors import BlobMissing
 from depot_api.blobstore.examine import StoredHasher
 from depot_api.blobstore.layout import Layout, StoredBlob
-from depot_api.blobstore.reader import CHUNK_BYTES
+from depot_api.blobstore.reader import file_chunks
 from depot_api.blobstore.writer import WRITEBACK_BYTES, StagedBlob
 
 REMOVAL_LOCK = "removal.lock"
@@ -24,26 +23,25 @@ REMOVAL_LOCK = "removal.lock"
 def stage_copy(source: Layout, sha256: str, temporary: Path) -> StagedBlob:
     """Copy an object's stored form to `temporary`, hashing what arrives.
 
-    Raises BlobMissing, BlobDamaged when the source is not what its name says, or StorageFull; then nothing is left.
+    Raises BlobMissing, and BlobDamaged when the source is not what its name says or cannot be read; StorageFull and
+    OSError are the target's. Then nothing is left.
     """
     hasher = StoredHasher(sha256)
     try:
-        with source.object_path(sha256).open("rb", buffering=0) as file, full_disk_told():
-            _copy(file.fileno(), temporary, hasher)
+        with full_disk_told():
+            _copy(file_chunks(source.object_path(sha256), sha256), temporary, hasher)
         blob = hasher.finish()
-    except FileNotFoundError:
-        raise BlobMissing(sha256) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return StagedBlob(temporary, sha256, blob.size_bytes, blob.stored_bytes, blob.stored_crc32)
 
 
-def _copy(source: int, temporary: Path, hasher: StoredHasher) -> None:
+def _copy(source: Iterator[bytes], temporary: Path, hasher: StoredHasher) -> None:
     with temporary.open("xb", buffering=0) as target:
         temporary.chmod(0o640)
         unsynced_bytes = 0
-        while chunk := os.read(source, CHUNK_BYTES):
+        for chunk in source:
             hasher.feed(chunk)
             written = target.write(chunk)
             while written < len(chunk):  # as on the last free block of a disk

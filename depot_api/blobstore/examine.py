@@ -5,9 +5,9 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from depot_api.blobstore.errors import BlobDamaged, BlobMissing
+from depot_api.blobstore.errors import BlobDamaged
 from depot_api.blobstore.layout import Layout, StoredBlob
-from depot_api.blobstore.reader import CHUNK_BYTES, GZIP_MEMBER, ISAL_ERROR
+from depot_api.blobstore.reader import CHUNK_BYTES, GZIP_MEMBER, ISAL_ERROR, file_chunks
 
 
 class StoredHasher:
@@ -53,10 +53,6 @@ def examine(layout: Layout, sha256: str) -> StoredBlob:
 def examine_file(path: Path, sha256: str) -> StoredBlob:
     """As `examine`, of an object that lies elsewhere."""
     hasher = StoredHasher(sha256)
-    try:
-        with path.open("rb", buffering=0) as file:
-            while chunk := file.read(CHUNK_BYTES):
-                hasher.feed(chunk)
-    except FileNotFoundError:
-        raise BlobMissing(sha256) from None
+    for chunk in file_chunks(path, sha256):
+        hasher.feed(chunk)
     return hasher.finish()

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +17,27 @@ ISAL_ERROR = cast(type[Exception], isal_zlib.error)
 CHUNK_BYTES = 1 << 20
 
 
+@contextmanager
+def reading(sha256: str) -> Iterator[None]:
+    """What a dying disk says of an object is damage of that object: BlobDamaged; and BlobMissing when it is not there.
+
+    To be held around calls to the file system only.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise BlobMissing(sha256) from None
+    except OSError as error:
+        raise BlobDamaged(sha256, f"it cannot be read: {error}") from error
+
+
+def file_chunks(path: Path, sha256: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """An object's stored form as it lies there. Raises BlobMissing, and BlobDamaged when it cannot be read."""
+    with reading(sha256), path.open("rb", buffering=0) as file:
+        while chunk := file.read(chunk_bytes):
+            yield chunk
+
+
 class BlobReader:
     """One object, opened for reading from the start as often as wanted."""
 
@@ -23,17 +45,15 @@ class BlobReader:
         """Raises BlobMissing, or BlobDamaged when the file does not have the size that was recorded."""
         self._path = path
         self._blob = blob
-        try:
+        with reading(blob.sha256):
             stored_bytes = path.stat().st_size
-        except FileNotFoundError:
-            raise BlobMissing(blob.sha256) from None
         if stored_bytes != blob.stored_bytes:
             raise self._damaged(f"it has {stored_bytes} bytes instead of {blob.stored_bytes}")
 
     def stored_chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """The gzip member as it lies. Raises BlobDamaged instead of its last chunk."""
         crc32, held = 0, b""
-        for chunk in self._file_chunks(chunk_bytes):
+        for chunk in file_chunks(self._path, self._blob.sha256, chunk_bytes):
             if held:
                 yield held
             crc32 = isal_zlib.crc32(chunk, crc32)
@@ -82,7 +102,7 @@ class BlobReader:
         inflate = isal_zlib.decompressobj(GZIP_MEMBER)
         size_bytes = 0
         try:
-            for stored in self._file_chunks(CHUNK_BYTES):
+            for stored in file_chunks(self._path, self._blob.sha256):
                 data = stored
                 while data and not inflate.eof:
                     chunk = inflate.decompress(data, CHUNK_BYTES)
@@ -98,15 +118,6 @@ class BlobReader:
             raise self._damaged(f"its gzip member cannot be read ({error})") from error
         if not inflate.eof or size_bytes != self._blob.size_bytes:
             raise self._damaged(f"its content ends after {size_bytes} of {self._blob.size_bytes} bytes")
-
-    def _file_chunks(self, chunk_bytes: int) -> Iterator[bytes]:
-        try:
-            file = self._path.open("rb", buffering=0)
-        except FileNotFoundError:  # it was there a moment ago: evicted, or removed for good
-            raise BlobMissing(self._blob.sha256) from None
-        with file:
-            while chunk := file.read(chunk_bytes):
-                yield chunk
 
     def _damaged(self, seen: str) -> BlobDamaged:
         return BlobDamaged(self._blob.sha256, seen)

@@ -178,7 +178,7 @@ class BlobStore:
         """Cheap: there, with exactly the recorded size. What only a hash can tell is told when it is read."""
         try:
             return self._layout.object_path(blob.sha256).stat().st_size == blob.stored_bytes
-        except FileNotFoundError:
+        except OSError:  # not there, or on a disk that cannot tell
             return False
 
     def open(self, blob: StoredBlob) -> BlobReader:

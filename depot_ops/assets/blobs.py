@@ -1,17 +1,13 @@
-"""The copies of the blob store, where the settings name a mirror."""
-
-from datetime import timedelta
+"""The blob store and its copies."""
 
 import dagster as dg
 
-from depot_ops.blobs.collect import CollectPolicy, all_copies, collect
+from depot_ops.blobs import run
 from depot_ops.blobs.inventory import require_store
 from depot_ops.blobs.mirror import MirrorOptions, open_mirror
 from depot_ops.blobs.push import Push, PushOptions
-from depot_ops.blobs.records import open_records
-from depot_ops.blobs.remote import bucket_copy, push_target
-from depot_ops.blobs.scrub import ScrubOptions, open_scrubber
-from depot_ops.settings import BlobSettings, CatalogueSettings, CollectionSettings, PushSettings, load
+from depot_ops.blobs.remote import push_target
+from depot_ops.settings import BlobSettings, PushSettings, load
 
 NAMED = 100
 Metadata = dict[str, dg.MetadataValue | int | float | str]
@@ -77,7 +73,8 @@ def blob_object_storage() -> dg.MaterializeResult[None]:
     }
     if not result.is_complete:
         metadata["damaged"] = _listed([f"{found.sha256}: {found.seen}" for found in result.damaged])
-        raise dg.Failure("objects of the store are damaged and were not sent", metadata=metadata)
+        metadata["unreadable_documents"] = _listed(result.unreadable_refs)
+        raise dg.Failure("objects or documents of the store are damaged and were not sent", metadata=metadata)
     return dg.MaterializeResult(metadata=metadata)
 
 
@@ -86,22 +83,17 @@ def blob_object_storage() -> dg.MaterializeResult[None]:
     owners=["team:depot-operations"],
     kinds={"filesystem"},
     pool="blob_disk",
-    deps=[blob_mirror],
     description=(
-        "A night's share of the store and its mirror, read through and re-hashed, so that all is read within"
-        " SCRUB_PERIOD_DAYS; what is damaged in one copy is repaired from the other, or from the bucket. When"
-        " this is red an object is whole in no copy: the run names it. Look for it on the artists' machines;"
-        " sending it again heals it."
+        "A night's share of the store, its mirror and its bucket, read through and re-hashed: all is read within"
+        " SCRUB_PERIOD_DAYS, the bucket within SCRUB_BUCKET_PERIOD_DAYS. What is damaged in one copy is repaired from"
+        " another. When this is red an object is whole in no copy, or a copy did not answer: the run names it, and the"
+        " versions that need it. Look for it on the artists' machines; sending it again heals it."
     ),
 )
-def blob_scrub() -> dg.MaterializeResult[None]:
-    settings = load(BlobSettings)
-    url = load(CatalogueSettings).depot_dump_url.get_secret_value()
-    period, lag = timedelta(days=settings.scrub_period_days), settings.mirror_max_lag_seconds
-    options = ScrubOptions(period, repair=True, workers=settings.blob_workers, settled_seconds=lag)
-    paths = (settings.asset_storage_path, settings.asset_storage_replica_path)
-    with open_records(url) as records, open_scrubber(*paths, records, options, bucket_copy()) as scrubber:
-        result = scrubber.scrub(scrubber.due())
+def blob_scrub(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    result = run.scrub(None, repair=True)
+    for found in result.damaged[:NAMED]:  # an event for each, in Dagster's own database, which outlives the depot's
+        context.log_event(dg.AssetObservation(context.asset_key, metadata=found.model_dump(mode="json")))
     metadata: Metadata = {
         "objects": result.objects_read,
         "read_bytes": result.read_bytes,
@@ -110,10 +102,16 @@ def blob_scrub() -> dg.MaterializeResult[None]:
         "rate_bytes_per_second": result.rate_bytes_per_second,
         "damaged_objects": len(result.damaged),
         "repaired_objects": len(result.damaged) - len(result.unrepaired),
+        "archived_objects": result.archived_objects,
         "damaged": _listed([f"{found.sha256} in the {found.copy_name}: {found.seen}" for found in result.damaged]),
+        "affected": _listed([str(version) for version in result.affected]),
     }
+    if result.unread:
+        metadata["unread"] = _listed([f"{name}: {why}" for name, why in result.unread.items()])
     if result.unrepaired:
         raise dg.Failure(f"{len(result.unrepaired):,} objects could not be repaired", metadata=metadata)
+    if result.unread:
+        raise dg.Failure("a copy could not be read through; the others were", metadata=metadata)
     return dg.MaterializeResult(metadata=metadata)
 
 
@@ -130,13 +128,7 @@ def blob_scrub() -> dg.MaterializeResult[None]:
     ),
 )
 def blob_collection() -> dg.MaterializeResult[None]:
-    settings, collection = load(BlobSettings), load(CollectionSettings)
-    policy = CollectPolicy(
-        collection.backup_dir, timedelta(hours=collection.collect_grace_hours), collection.collect_delete
-    )
-    url = collection.database_owner_url.get_secret_value()
-    copies = all_copies(settings.asset_storage_path, settings.asset_storage_replica_path, bucket_copy())
-    result = collect(url, settings.asset_storage_path, [copies], policy)
+    result = run.collect()
     return dg.MaterializeResult(
         metadata={
             "marked_objects": result.marked_objects,
@@ -161,4 +153,4 @@ def _listed(lines: list[str]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md("\n".join([*(f"- {line}" for line in lines[:NAMED]), *more]) or "none")
 
 
-BLOB_ASSETS = [blob_mirror, blob_scrub, blob_collection]
+STORE_ASSETS = [blob_scrub, blob_collection]

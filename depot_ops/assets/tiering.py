@@ -1,8 +1,8 @@
-"""Colder storage for cold content, where the settings name a policy and the operations layer moves."""
+"""Colder storage for cold content, where the settings name a policy and the operations layer moves or evicts."""
 
 import dagster as dg
 
-from depot_ops.settings import TieringSettings, load
+from depot_ops.settings import TierChoiceSettings, load
 from depot_ops.tiering.evict import Evicted
 from depot_ops.tiering.plan import Plan
 from depot_ops.tiering.run import configured, evict
@@ -21,23 +21,28 @@ Metadata = dict[str, dg.MetadataValue | int | float | str]
         " to it: down when it is cold, up again when it is referred to anew. When this is red, some objects could not"
         " be moved: the run names them. Nothing is lost or unreadable by that; it only costs more. Fix the cause and"
         " launch nightly_tiering, which does the rest. With TIER_EVICT, cold content leaves the store's disk first,"
-        " where mirror and bucket both have it whole."
+        " where mirror and bucket both have it whole; in lifecycle mode that is all it does."
     ),
 )
 def blob_tiering() -> dg.MaterializeResult[None]:
-    evicted = evict(delete=True) if load(TieringSettings).tier_evict else Evicted()
+    choice = load(TierChoiceSettings)
+    evicted = evict(delete=True) if choice.tier_evict else Evicted()
+    freed: Metadata = {
+        "evicted_objects": evicted.evicted_objects,
+        "evicted_bytes": evicted.freed_bytes,
+        "kept_objects": evicted.kept_objects,
+    }
+    if not choice.is_explicit:
+        return dg.MaterializeResult(metadata=freed)
     tiering = configured()
     tiering.configuration(write=True)
     result = tiering.apply()
-    metadata: Metadata = {
+    metadata: Metadata = freed | {
         "moved_objects": result.moved_objects,
         "moved_bytes": result.moved_bytes,
         "moved_up_objects": result.moved_up_objects,
         "restoring_objects": result.restore_requested_objects + result.restoring_objects,
         "failed_objects": len(result.failed),
-        "evicted_objects": evicted.evicted_objects,
-        "evicted_bytes": evicted.freed_bytes,
-        "kept_objects": evicted.kept_objects,
         "duration_seconds": result.duration_seconds,
         **(_costs(result.plan) if result.plan else {}),
     }

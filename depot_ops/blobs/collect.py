@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, LiteralString
 
 import psycopg
@@ -24,8 +25,11 @@ from depot_api.blobstore.store import BlobStore
 from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable, list_objects, require_store
 from depot_ops.blobs.scrub import EVIDENCE
 from depot_ops.blobs.scrub_state import write_durably
+from depot_ops.copies.holdings import look
 from depot_ops.evidence import Figures, Finding, Status
+from depot_ops.places import Place, PlaceError
 from depot_ops.postgres.base_record import BaseRecordUnusable, find_base_backups, load_base_backup
+from depot_ops.postgres.client_tools import BadAddress, parse_address
 from depot_ops.postgres.dump_record import BackupRecord, RecordTooNew, RecordUnusable, find_backups, load_record
 
 MARKED_AT_ONCE = 5_000
@@ -78,6 +82,8 @@ class CollectPolicy:
     delete: bool = False
     clock_error: timedelta = timedelta(minutes=5)
     """A backup says by the clock of whoever took it when it began."""
+    open_copy: Callable[[], Place] | None = None
+    """The second place of backups, where there is one. What is kept there counts as what is kept here."""
 
 
 class Collected(BaseModel):
@@ -101,12 +107,12 @@ class Collected(BaseModel):
     removed_objects: int = 0
 
 
-def all_copies(store: Path, mirror: Path, bucket: BucketCopy | None = None) -> Remover:
+def all_copies(store: Path, mirror: Path | None, bucket: BucketCopy | None = None) -> Remover:
     """They go together, under the lock that keeps one from being copied to another meanwhile."""
     copies = BlobStore(store, mirror, bucket)
 
     def remove(hashes: Sequence[str]) -> None:
-        for root in (store, mirror):
+        for root in filter(None, (store, mirror)):
             require_store(root)  # a disk that is not mounted would look as if all were gone from it
         copies.remove(hashes)
 
@@ -123,7 +129,7 @@ def collect(owner_url: str, store: Path, removers: Sequence[Remover], policy: Co
         layout = require_store(store)
         with _sole_collector(owner_url) as owner:
             now = _server_time(owner)
-            began = _backups_began(policy.backup_dir)
+            began = [*_backups_began(policy.backup_dir), *_copies_began(policy.open_copy)]
             horizon = min([now - policy.grace, *(moment - policy.clock_error for moment in began)])
             result = Collected(unreferenced_before=horizon, backups=len(began))
             uploads_since = now - policy.grace
@@ -139,7 +145,7 @@ def collect(owner_url: str, store: Path, removers: Sequence[Remover], policy: Co
         result.duration_seconds = round(time.monotonic() - started, 3)
         (store / EVIDENCE).mkdir(exist_ok=True)
         write_durably(store / EVIDENCE / f"collection-{result.started_at:%Y%m%dT%H%M%S%fZ}.json", result)
-    except psycopg.Error as error:
+    except (BadAddress, psycopg.Error) as error:
         raise CollectError(f"The depot's database refused: {str(error).strip()}") from error
     except (CopyUnreachable, BlobUnreachable, OSError) as error:
         raise CollectError(str(error)) from error
@@ -148,6 +154,7 @@ def collect(owner_url: str, store: Path, removers: Sequence[Remover], policy: Co
 
 @contextmanager
 def _sole_collector(owner_url: str) -> Iterator[Owner]:
+    parse_address(owner_url)
     with psycopg.connect(owner_url, autocommit=True) as owner:
         row = owner.execute("SELECT pg_try_advisory_lock(%s)", (COLLECTOR_LOCK,)).fetchone()
         if row is None or not row[0]:
@@ -165,18 +172,40 @@ def _server_time(owner: Owner) -> datetime:
 
 def _backups_began(directory: Path) -> list[datetime]:
     """When each kept backup began: what it can be recovered to comes after that. Raises CollectError."""
-    try:
-        began = [record.started_at for dump in find_backups(directory) if (record := _record_of(dump))]
-        began += [load_base_backup(path).record.started_at for path in find_base_backups(directory)]
-    except (RecordUnusable, RecordTooNew, BaseRecordUnusable, OSError) as error:
-        raise CollectError(
-            f"A backup in {directory} does not say what it needs, so nothing is collected: {error}"
-        ) from error
+    began = _began(directory, str(directory), _record_of)
     if not began:
         raise CollectError(
             f"There is no backup in {directory}, so nothing is collected. Mount its disk, or take a backup first."
         )
     return began
+
+
+def _copies_began(open_copy: Callable[[], Place] | None) -> list[datetime]:
+    """The same of the backups that are kept at the second place, by their records there. Raises CollectError."""
+    if open_copy is None:
+        return []
+    try:
+        with TemporaryDirectory() as home:
+            holdings = look(place := open_copy(), Path(home))
+            holdings.fetch_dump_records()
+            holdings.fetch_base_records()
+            unusable = "; ".join(holdings.damaged.values())
+            began = _began(holdings.backup_dir, str(place), load_record)
+    except PlaceError as error:
+        unusable = str(error)
+    if unusable:
+        raise CollectError(f"The second place does not say which backups it keeps, so nothing is collected: {unusable}")
+    return began
+
+
+def _began(directory: Path, told: str, record_of: Callable[[Path], BackupRecord | None]) -> list[datetime]:
+    try:
+        began = [record.started_at for dump in find_backups(directory) if (record := record_of(dump))]
+        return began + [load_base_backup(path).record.started_at for path in find_base_backups(directory)]
+    except (RecordUnusable, RecordTooNew, BaseRecordUnusable, OSError) as error:
+        raise CollectError(
+            f"A backup in {told} does not say what it needs, so nothing is collected: {error}"
+        ) from error
 
 
 def _record_of(dump: Path) -> BackupRecord | None:

@@ -254,13 +254,13 @@ def _looks_different(one: Path, other: Path) -> bool:
 
 
 def _read_ref(path: Path) -> tuple[bytes | None, int]:
-    """The document and its time; None when it is no JSON: a damaged one must not replace a good one."""
-    modified_ns = path.stat().st_mtime_ns  # before reading: what is replaced meanwhile is copied again
-    content = path.read_bytes()
+    """The document and its time; None when it cannot be read as JSON: a damaged one must not replace a good one."""
     try:
+        modified_ns = path.stat().st_mtime_ns  # before reading: what is replaced meanwhile is copied again
+        content = path.read_bytes()
         json.loads(content)
-    except ValueError:
-        return None, modified_ns
+    except (OSError, ValueError):
+        return None, 0
     return content, modified_ns
 
 
@@ -301,20 +301,22 @@ def check_lag(source: Path, target: Path, max_lag_seconds: float) -> Finding:
     """How far the mirror is behind the store: objects, bytes, and the age of the oldest that waits."""
     try:
         have, mirrored = require_store(source), require_store(target)
-        objects = size_bytes = 0
+        objects = size_bytes = refs = 0
         oldest_ns: int | None = None
         for prefix in PREFIXES:
             for _, listed in unmirrored(list_objects(have, prefix), list_objects(mirrored, prefix)):
                 objects += 1
                 size_bytes += listed.st_size
                 oldest_ns = min(oldest_ns or listed.st_mtime_ns, listed.st_mtime_ns)
-        refs = sum(len(stale_refs(project, mirrored.refs / project.name)) for project in _projects(have))
+        for project in _projects(have):
+            for name in stale_refs(project, mirrored.refs / project.name):
+                refs += 1
+                modified_ns = (project / name).stat().st_mtime_ns
+                oldest_ns = min(oldest_ns or modified_ns, modified_ns)
     except (CopyUnreachable, OSError) as error:
         return Finding(check="mirror_lag", status=Status.UNKNOWN, detail=str(error))
     lag_seconds = max(0.0, round(time.time() - oldest_ns / 1e9, 1)) if oldest_ns is not None else 0.0
-    detail = (
-        f"{objects:,} objects of {size_bytes:,} bytes and {refs:,} documents wait, the oldest object {lag_seconds} s"
-    )
+    detail = f"{objects:,} objects of {size_bytes:,} bytes and {refs:,} documents wait, the oldest {lag_seconds} s"
     status = Status.HEALTHY if lag_seconds <= max_lag_seconds else Status.UNHEALTHY
     if status is Status.UNHEALTHY:
         detail += f"; more than {max_lag_seconds:.0f} s. Is `depot-ops blobs mirror --follow` running?"

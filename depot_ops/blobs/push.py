@@ -18,18 +18,26 @@ from pathlib import Path
 from pydantic import AwareDatetime, BaseModel, Field
 
 from depot_api.blobstore.copies import removals_held_off
-from depot_api.blobstore.errors import BlobDamaged
+from depot_api.blobstore.errors import BlobDamaged, BlobMissing
 from depot_api.blobstore.examine import StoredHasher
 from depot_api.blobstore.layout import Layout, StoredBlob
+from depot_api.blobstore.reader import file_chunks
 from depot_api.blobstore.refs import VERSION_NAME
-from depot_ops.blobs.inventory import OBJECT_SUFFIX, PREFIXES, CopyUnreachable, list_objects, require_store, scan
+from depot_ops.blobs.inventory import (
+    OBJECT_NAME_LENGTH,
+    OBJECT_SUFFIX,
+    PREFIXES,
+    SHA256_DIGITS,
+    CopyUnreachable,
+    list_objects,
+    require_store,
+    scan,
+)
 from depot_ops.blobs.mirror import SETTLED_SECONDS, Damage
 from depot_ops.blobs.rate import RateLimit
 from depot_ops.blobs.records import CatalogueUnreachable, open_records
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.places import Place, PlaceDamaged, PlaceError, PlaceMissing, Stored
-from depot_ops.places.place import chunks_of
-from depot_ops.tiering.bucket import ObjectArchived, TieredBucket
 
 # As long as a batch is sent, nothing is removed for good: so it is small, and a removal waits for one at most.
 BATCH_OBJECTS = 128
@@ -64,6 +72,7 @@ class Pushed(BaseModel):
     refs_sent: int = 0
     # The store's own copy is not what its name says: it is not sent, and a scrub repairs it.
     damaged: list[Damage] = []
+    unreadable_refs: list[str] = []
 
     @property
     def has_copied(self) -> bool:
@@ -71,22 +80,7 @@ class Pushed(BaseModel):
 
     @property
     def is_complete(self) -> bool:
-        return not self.damaged
-
-
-class Verified(BaseModel):
-    """The evidence of reading a bucket's objects through."""
-
-    schema_version: int = 1
-    target: str
-    started_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
-    duration_seconds: float = 0.0
-    objects_read: int = 0
-    read_bytes: int = 0
-    archived_objects: int = 0
-    """Cannot be read without a restore: the archive vouches for them."""
-    damaged: list[Damage] = []
-    unrepaired_objects: int = 0
+        return not (self.damaged or self.unreadable_refs)
 
 
 @dataclass
@@ -132,7 +126,7 @@ class Push:
                     self._send(objects, pool, result)
                 documents = refs()
                 while batch := list(islice(documents, BATCH_OBJECTS)):
-                    result.refs_sent += sum(pool.map(self._send_ref, batch))
+                    self._send_refs(batch, pool, result)
         except (PlaceError, OSError) as error:
             raise PushError(f"{self.source.root} could not be pushed: {error}. The next pass goes on") from error
         result.duration_seconds = round(time.monotonic() - started, 3)
@@ -163,7 +157,7 @@ class Push:
         with removals_held_off(self.source):
             done = list(pool.map(self.send, batch))
         for size_bytes in done:
-            if isinstance(size_bytes, PlaceError | OSError):
+            if isinstance(size_bytes, PlaceError):
                 raise size_bytes
             if isinstance(size_bytes, Damage):
                 result.damaged.append(size_bytes)
@@ -171,22 +165,24 @@ class Push:
                 result.objects_sent += 1
                 result.sent_bytes += size_bytes
 
-    def send(self, wanted: "_Wanted") -> int | Damage | PlaceError | OSError | None:
+    def send(self, wanted: "_Wanted") -> int | Damage | PlaceError | None:
         """How many bytes were sent. Errors are returned: whatever else is on its way comes to its end."""
         path, key = self.source.object_path(wanted.sha256), object_key(wanted.sha256)
         self._rate.spend(wanted.size_bytes, self.stop)
         if self.stop.is_set():
             return None
         try:
-            if not wanted.is_free and self.place.size_bytes(key) == wanted.size_bytes:
+            there = None if wanted.is_free else self.place.size_bytes(key)
+            if there == wanted.size_bytes:
                 return None
-            send = partial(self.place.put, is_free=True) if wanted.is_free else self.place.replace
-            send(key, path, _read_through(path, wanted.sha256))
+            # What lies there in another size is not whole. Onto nothing is written on the condition that it is nothing.
+            send = self.place.replace if there is not None else partial(self.place.put, is_free=True)
+            send(key, path, read_through(path, wanted.sha256)[1])
         except (BlobDamaged, PlaceDamaged) as error:
             return Damage(sha256=wanted.sha256, seen=str(error))
-        except FileNotFoundError:
+        except BlobMissing:
             return None  # removed since it was listed
-        except (PlaceError, OSError) as error:
+        except PlaceError as error:
             return error
         return wanted.size_bytes
 
@@ -208,8 +204,19 @@ class Push:
                 if entry.stat().st_ctime_ns > since_ns and not self.stop.is_set():
                     yield _Document(Path(entry.path), f"refs/{project.name}/{entry.name}", compare=True)
 
-    def _send_ref(self, document: "_Document") -> bool:
-        sha256 = hashlib.sha256(document.path.read_bytes()).hexdigest()
+    def _send_refs(self, batch: list["_Document"], pool: ThreadPoolExecutor, result: Pushed) -> None:
+        for document, sent in zip(batch, pool.map(self._send_ref, batch), strict=True):
+            if sent is None:
+                result.unreadable_refs.append(document.key.removeprefix("refs/"))
+            else:
+                result.refs_sent += sent
+
+    def _send_ref(self, document: "_Document") -> bool | None:
+        """Whether it was sent; None when it cannot be read."""
+        try:
+            sha256 = hashlib.sha256(document.path.read_bytes()).hexdigest()
+        except OSError:
+            return None
         if document.compare and _sha256_there(self.place, document.key) == sha256:
             return False
         try:
@@ -239,11 +246,6 @@ def object_key(sha256: str) -> str:
     return f"{OBJECTS}{sha256[:2]}/{sha256}{OBJECT_SUFFIX}"
 
 
-def sizes_of(place: Place, prefix: str) -> dict[str, int]:
-    """The objects of a place whose hash begins with these two digits. Raises PlaceError."""
-    return _sizes(place.list(f"{OBJECTS}{prefix}/"))
-
-
 def sizes_by_prefix(place: Place) -> Iterator[tuple[str, dict[str, int]]]:
     """Of each prefix in turn, from one listing of all: object storage bills for each page. Raises PlaceError."""
     groups = groupby(place.list(OBJECTS), key=lambda one: one.key.removeprefix(OBJECTS).partition("/")[0])
@@ -255,17 +257,21 @@ def sizes_by_prefix(place: Place) -> Iterator[tuple[str, dict[str, int]]]:
 
 
 def _sizes(listed: Iterable[Stored]) -> dict[str, int]:
-    return {one.key.rpartition("/")[2].removesuffix(OBJECT_SUFFIX): one.size_bytes for one in listed}
+    named = ((one.key.rpartition("/")[2], one.size_bytes) for one in listed)
+    return {
+        name[:SHA256_DIGITS]: size_bytes
+        for name, size_bytes in named
+        if len(name) == OBJECT_NAME_LENGTH and name.endswith(OBJECT_SUFFIX)
+    }
 
 
-def _read_through(path: Path, sha256: str) -> str:
-    """The SHA-256 of the stored form, once the content is what the name says. Raises BlobDamaged and OSError."""
+def read_through(path: Path, sha256: str) -> tuple[StoredBlob, str]:
+    """What it is, and the SHA-256 of its stored form. Raises BlobMissing, and BlobDamaged when it is not that."""
     content, stored = StoredHasher(sha256), hashlib.sha256()
-    for chunk in chunks_of(path):
+    for chunk in file_chunks(path, sha256):
         content.feed(chunk)
         stored.update(chunk)
-    content.finish()
-    return stored.hexdigest()
+    return content.finish(), stored.hexdigest()
 
 
 def _sha256_there(place: Place, key: str) -> str | None:
@@ -295,60 +301,6 @@ def _batches(wanted: Iterable[_Wanted]) -> Iterator[list[_Wanted]]:
             batch = []
     if batch:
         yield batch
-
-
-# Reading it through -------------------------------------------------------------------------------------------------
-
-
-def verify_bucket(
-    source: Layout, bucket: TieredBucket, prefixes: list[str], workers: int, told: Told = lambda _done, _all: None
-) -> Verified:
-    """Read every object below these prefixes; what is damaged there is sent again from the store. Raises PushError."""
-    result, started = Verified(target=str(bucket)), time.monotonic()
-    push = Push(source, bucket)
-
-    def look(listed: tuple[str, int]) -> StoredBlob | Damage | None:
-        hasher = StoredHasher(listed[0])
-        try:
-            for chunk in bucket.chunks(object_key(listed[0])):
-                hasher.feed(chunk)
-            return hasher.finish()
-        except ObjectArchived:
-            return None
-        except BlobDamaged as error:
-            return Damage(sha256=listed[0], seen=error.seen)
-
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            for done, prefix in enumerate(prefixes):
-                for found in pool.map(look, sizes_of(bucket, prefix).items()):
-                    _judge(found, push, result)
-                told(done + 1, len(prefixes))
-    except (PlaceError, OSError) as error:
-        raise PushError(f"{bucket} could not be read through: {error}") from error
-    result.duration_seconds = round(time.monotonic() - started, 3)
-    return result
-
-
-def _judge(found: StoredBlob | Damage | None, push: Push, result: Verified) -> None:
-    if found is None:
-        result.archived_objects += 1
-        return
-    result.objects_read += 1
-    if isinstance(found, StoredBlob):
-        result.read_bytes += found.stored_bytes
-        return
-    result.damaged.append(found)
-    try:
-        size_bytes = push.source.object_path(found.sha256).stat().st_size
-    except FileNotFoundError:
-        result.unrepaired_objects += 1
-        return
-    push.place.delete(object_key(found.sha256))
-    sent = push.send(_Wanted(found.sha256, size_bytes, is_free=True))
-    if isinstance(sent, PlaceError | OSError):
-        raise sent
-    result.unrepaired_objects += not isinstance(sent, int)
 
 
 # Checks -------------------------------------------------------------------------------------------------------------

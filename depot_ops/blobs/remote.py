@@ -9,8 +9,7 @@ from depot_ops.blobs.restore import (
     RestoredBlobs,
     Source,
     Wanted,
-    all_of_bucket,
-    all_of_copy,
+    all_of_copies,
     directory_source,
     fetch_documents,
     restore_documents,
@@ -38,15 +37,15 @@ class Copies:
         return [*found, self.bucket.stage] if self.bucket else found
 
     def everything(self) -> Iterator[Wanted]:
-        """All that the nearer one has. Raises CopyUnreachable, SettingsError and PlaceError."""
-        return all_of_copy(self.mirror) if self.mirror else all_of_bucket(push_target())
+        """All that either has. Raises CopyUnreachable, SettingsError and PlaceError."""
+        return all_of_copies(self.mirror, push_target() if self.bucket else None)
 
     def restore_documents(self, store: Path, workers: int, result: RestoredBlobs) -> None:
-        """From the nearer one. Raises BlobRestoreError, SettingsError and PlaceError."""
+        """From the nearer one, then what it has not. Raises BlobRestoreError, SettingsError and PlaceError."""
         if self.mirror:
             restore_documents(self.mirror, store, result)
-        else:
-            fetch_documents(push_target(), store, workers, result)
+        if self.bucket:
+            fetch_documents(push_target(), store, workers, result, refetch=self.mirror is None)
 
 
 def copies_with(mirror: Path | None) -> Copies:

@@ -4,7 +4,7 @@ Nothing is written to the copy that it is filled from. Killed and run again, it 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import Any, Literal, LiteralString
 import psycopg
 from pydantic import AwareDatetime, BaseModel, Field
 
-from depot_api.blobstore.copies import keep_aside, stage_copy
+from depot_api.blobstore.copies import keep_aside, removals_held_off, stage_copy
 from depot_api.blobstore.errors import BlobArchived, BlobDamaged, BlobMissing, BlobUnreachable, StorageFull
 from depot_api.blobstore.examine import examine
 from depot_api.blobstore.layout import Layout, StoredBlob
@@ -26,9 +26,10 @@ from depot_api.blobstore.store import BlobStore
 from depot_api.blobstore.writer import StagedBlob
 from depot_ops.blobs.inventory import PREFIXES, list_objects, require_store, scan
 from depot_ops.blobs.mirror import BATCH_OBJECTS, Mirror, Mirrored, MirrorError, MirrorOptions
+from depot_ops.blobs.push import sizes_by_prefix
+from depot_ops.blobs.records import AffectedVersion, BlobRecords
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.places import Place, PlaceError
-from depot_ops.tiering.bucket import TieredBucket
 
 PROVED = "blobs_restored"
 NAMED = 1000
@@ -50,16 +51,15 @@ _OF_BRANCH: LiteralString = """
 _IN_ORDER: LiteralString = " ORDER BY b.sha256"
 _PROJECT = "SELECT id FROM projects WHERE name = %s OR id::text = %s"
 _BRANCH = "SELECT id FROM branches WHERE project_id = %s AND (name = %s OR id::text = %s)"
-_AFFECTED = """
-    SELECT DISTINCT p.name, a.path, v.number FROM asset_versions v JOIN assets a ON a.id = v.asset_id
-    JOIN projects p ON p.id = v.project_id WHERE v.sha256 = ANY (%s) ORDER BY 1, 2, 3 LIMIT %s
-"""
 
 Source = Callable[[str, Path], StagedBlob]
 """Stages an object from a copy under a temporary name, hashed as it arrives.
 
-Raises BlobMissing, BlobDamaged, BlobArchived, BlobUnreachable, StorageFull or OSError.
+Raises BlobMissing, BlobDamaged (also when the copy cannot be read), BlobArchived and BlobUnreachable; StorageFull and
+OSError are of the temporary file.
 """
+StillWanted = Callable[[Sequence[str]], Container[str]]
+"""Those of these hashes that have not been removed for good."""
 Unfillable = OSError | StorageFull | BlobUnreachable
 
 
@@ -81,14 +81,6 @@ class LostBlob(BaseModel):
 
     sha256: str
     seen: str
-
-
-class AffectedVersion(BaseModel):
-    """A version whose content is lost."""
-
-    project: str
-    path: str
-    version: int
 
 
 class RestoredBlobs(BaseModel):
@@ -133,11 +125,12 @@ class RestoredBlobs(BaseModel):
 # What is wanted -----------------------------------------------------------------------------------------------------
 
 
-def all_of_copy(copy: Path) -> Iterator[Wanted]:
-    """Everything that lies in a copy, when there is no catalogue. Raises CopyUnreachable."""
-    layout = require_store(copy)
-    for prefix in PREFIXES:
-        yield from (Wanted(sha256, None, True) for sha256 in list_objects(layout, prefix))
+def all_of_copies(mirror: Path | None, bucket: Place | None) -> Iterator[Wanted]:
+    """Everything that lies in either copy, when there is no catalogue. Raises CopyUnreachable and PlaceError."""
+    layout = require_store(mirror) if mirror else None
+    for prefix, there in sizes_by_prefix(bucket) if bucket else ((prefix, {}) for prefix in PREFIXES):
+        near = list_objects(layout, prefix).keys() if layout else set()
+        yield from (Wanted(sha256, None, True) for sha256 in sorted(there.keys() | near))
 
 
 def of_catalogue(
@@ -168,16 +161,9 @@ def _known(catalogue: psycopg.Connection[Any], what: str, query: LiteralString, 
     return row[0]
 
 
-def all_of_bucket(bucket: TieredBucket) -> Iterator[Wanted]:
-    """Everything that lies in the bucket, when there is no catalogue. Raises PlaceError."""
-    return (Wanted(listed.sha256, None, True) for listed in bucket.list_objects())
-
-
 def affected_by(catalogue: psycopg.Connection[Any], lost: Iterable[LostBlob]) -> list[AffectedVersion]:
     """The versions that cannot be had any more, the first of them."""
-    hashes = [bytes.fromhex(blob.sha256) for blob in lost]
-    rows = catalogue.execute(_AFFECTED, (hashes, NAMED)).fetchall() if hashes else []
-    return [AffectedVersion(project=row[0], path=row[1], version=row[2]) for row in rows]
+    return BlobRecords(catalogue).affected([blob.sha256 for blob in lost])
 
 
 # Restoring ----------------------------------------------------------------------------------------------------------
@@ -194,16 +180,18 @@ def restore_blobs(
     target: Path,
     workers: int,
     told: Callable[[int], None] = lambda _objects: None,
+    still_wanted: StillWanted | None = None,
 ) -> RestoredBlobs:
     """Make every wanted object whole in the store at `target`: what lies there is read, the rest comes from `sources`.
 
+    With `still_wanted`, what was removed for good meanwhile does not come back: the depot of the catalogue may run.
     Raises BlobRestoreError; what was restored until then stays, and a second run goes on.
     """
     result, started = RestoredBlobs(target=str(target)), time.monotonic()
     target.mkdir(parents=True, exist_ok=True)
     with closing(BlobStore(target)) as store, ThreadPoolExecutor(workers) as pool:
         store.prepare()
-        restorer = _Restorer(store, Layout(target), sources, result)
+        restorer = _Restorer(store, Layout(target), sources, result, still_wanted or frozenset)
         while batch := list(islice(wanted, BATCH_OBJECTS)):
             restorer.restore(batch, pool)
             told(result.objects)
@@ -217,6 +205,7 @@ class _Restorer:
     layout: Layout
     sources: list[Source]
     result: RestoredBlobs
+    still_wanted: StillWanted
 
     def restore(self, batch: list[Wanted], pool: ThreadPoolExecutor) -> None:
         found = list(pool.map(self._find, batch))
@@ -225,18 +214,25 @@ class _Restorer:
             if isinstance(one, Unfillable):
                 self.store.discard(staged)
                 raise BlobRestoreError(f"{self.layout.root} cannot be filled: {one}. Repair it; a second run goes on.")
-        for blob in staged:
-            if self.layout.object_path(blob.sha256).exists():
-                keep_aside(self.layout, blob.sha256)
-        copied = self.store.commit(staged)
+        copied = self._commit(staged)
         self.result.copied_objects += len(copied)
         self.result.copied_bytes += sum(blob.stored_bytes for blob in copied)
         for one, want in zip(found, batch, strict=True):
             if isinstance(one, str):
                 self._lose(want, one)
-            elif isinstance(one, StagedBlob | StoredBlob):
-                self.result.objects += 1
-                self.result.size_bytes += one.size_bytes
+        for blob in (*copied, *(one for one in found if isinstance(one, StoredBlob))):
+            self.result.objects += 1
+            self.result.size_bytes += blob.size_bytes
+
+    def _commit(self, staged: list[StagedBlob]) -> list[StoredBlob]:
+        with removals_held_off(self.layout):
+            wanted = self.still_wanted([blob.sha256 for blob in staged])
+            self.store.discard([blob for blob in staged if blob.sha256 not in wanted])
+            staged = [blob for blob in staged if blob.sha256 in wanted]
+            for blob in staged:
+                if self.layout.object_path(blob.sha256).exists():
+                    keep_aside(self.layout, blob.sha256)
+            return self.store.commit(staged)
 
     def _lose(self, want: Wanted, seen: str) -> None:
         if not want.is_referenced:
@@ -260,8 +256,6 @@ class _Restorer:
             pass
         except BlobDamaged as error:
             seen.append(f"{error} in the store")
-        except OSError as error:
-            return error
         for source in self.sources:
             try:
                 staged = source(want.sha256, self.store.temporary_file())
@@ -299,12 +293,12 @@ def restore_documents(copy: Path, target: Path, result: RestoredBlobs) -> None:
     result.unreadable_documents += copied.unreadable_refs
 
 
-def fetch_documents(bucket: Place, target: Path, workers: int, result: RestoredBlobs) -> None:
-    """Fetch `refs/` back, those that are missing. Raises BlobRestoreError."""
+def fetch_documents(bucket: Place, target: Path, workers: int, result: RestoredBlobs, *, refetch: bool = True) -> None:
+    """Fetch `refs/` back, what is missing; with `refetch` also what may have changed. Raises BlobRestoreError."""
 
     def fetch(key: str) -> bool:
         path = target / key
-        if VERSION_NAME.fullmatch(path.name) and path.exists():
+        if path.exists() and (VERSION_NAME.fullmatch(path.name) or not refetch):
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
         bucket.get(key, path)

@@ -1,40 +1,31 @@
-"""Scrubbing: reading objects through in the store and its mirror, and repairing each copy from the other."""
+"""Scrubbing: reading objects through in every copy of the store, and repairing each copy from the others."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
 
 from depot_api.blobstore.bucket import BucketCopy
-from depot_api.blobstore.copies import commit_copies, stage_copy
-from depot_api.blobstore.errors import BlobDamaged, BlobError, BlobMissing
-from depot_api.blobstore.examine import examine
-from depot_api.blobstore.layout import Layout, StoredBlob
 from depot_api.blobstore.store import BlobStore
 from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable, require_store
-from depot_ops.blobs.records import BlobRecords, Recorded
-from depot_ops.blobs.scrub_state import ScrubState, load_state, save_state, write_durably
+from depot_ops.blobs.records import AffectedVersion, BlobRecords, Recorded
+from depot_ops.blobs.scrub_copies import MISSING, BucketObjects, CopyName, DiskCopy, ScrubbedCopy, load_bucket_state
+from depot_ops.blobs.scrub_state import ScrubState, load_state, write_durably
 from depot_ops.evidence import Figures, Finding, Status
+from depot_ops.places import Place, PlaceError
+from depot_ops.tiering.bucket import TieredBucket
 
 EVIDENCE = "evidence"
-SAVE_SECONDS = 2.0
-MISSING = "it is missing"
+NAMED = 1000
 # A night that was missed is made up for by the next; more than this over the period is an alarm.
 LATE_BY = timedelta(days=2)
-
-
-class CopyName(StrEnum):
-    """Which copy of an object."""
-
-    STORE = "store"
-    MIRROR = "mirror"
+Told = Callable[[int, int], None]
 
 
 class Damaged(BaseModel):
@@ -55,8 +46,14 @@ class Scrubbed(BaseModel):
     prefixes: int = 0
     objects_read: int = 0
     read_bytes: int = 0
+    archived_objects: int = 0
+    """In the bucket, and not to be read without a restore: the archive vouches for them."""
     duration_seconds: float = 0.0
     damaged: list[Damaged] = []
+    affected: list[AffectedVersion] = []
+    """The versions that need what was found damaged, the first of them; of what was not repaired, if there is any."""
+    unread: dict[CopyName, str] = {}
+    """The copies that could not be asked, and why."""
 
     @property
     def unrepaired(self) -> list[Damaged]:
@@ -66,155 +63,174 @@ class Scrubbed(BaseModel):
     def rate_bytes_per_second(self) -> int:
         return round(self.read_bytes / self.duration_seconds) if self.duration_seconds else 0
 
+    @property
+    def status(self) -> Status:
+        if self.unrepaired:
+            return Status.UNHEALTHY
+        return Status.UNKNOWN if self.unread else Status.HEALTHY
+
 
 @dataclass(frozen=True)
 class ScrubOptions:
-    """What is read through. `settled_seconds`: a younger object may still be on its way to the mirror."""
+    """What is read through. `settled_seconds`: a younger object may still be on its way to the other copies."""
 
     period: timedelta = timedelta(days=30)
     repair: bool = False
     workers: int = 4
     settled_seconds: float = 300.0
-
-
-@dataclass(frozen=True)
-class _Copy:
-    name: CopyName
-    layout: Layout
-    other: Layout
-    staging: BlobStore
-    state: ScrubState
-
-    @property
-    def primary(self) -> Layout:
-        return self.layout if self.name is CopyName.STORE else self.other
+    bucket_period: timedelta = timedelta(days=180)
 
 
 class Scrubber:
     """Reads the copies of the store through; made by `open_scrubber`."""
 
     def __init__(
-        self, copies: list[_Copy], records: BlobRecords, options: ScrubOptions, bucket: BucketCopy | None
+        self,
+        evidence: Path,
+        copies: list[ScrubbedCopy],
+        unread: dict[CopyName, str],
+        records: BlobRecords,
+        options: ScrubOptions,
     ) -> None:
+        self._evidence = evidence
         self._copies = copies
-        self._bucket = bucket
+        self._unread = unread
         self._records = records
         self._options = options
 
-    def due(self) -> list[str]:
-        """The prefixes whose turn it is in any copy."""
+    def scrub_due(self, told: Told = lambda _done, _all: None) -> Scrubbed:
+        """Read a day's share of each copy, as `scrub`."""
         now = datetime.now(UTC)
-        wanted = {prefix for copy in self._copies for prefix in copy.state.due(self._options.period, now)}
-        return sorted(wanted)
+        return self._scrub({copy.name: copy.state.due(self._period(copy), now) for copy in self._copies}, told)
 
-    def scrub(self, prefixes: Iterable[str], told: Callable[[int, int], None] = lambda _done, _all: None) -> Scrubbed:
-        """Read every object of these prefixes in both copies. Killed, it has kept what it knew a moment before."""
-        result, prefixes = Scrubbed(), list(prefixes)
-        started = saved = time.monotonic()
-        try:
-            with ThreadPoolExecutor(self._options.workers) as pool:
+    def scrub(
+        self, prefixes: Iterable[str], told: Told = lambda _done, _all: None, only: CopyName | None = None
+    ) -> Scrubbed:
+        """Read every object of these prefixes in all copies. Killed, it has kept what it knew a moment before."""
+        wanted = list(prefixes)
+        return self._scrub({copy.name: wanted for copy in self._copies if only in (None, copy.name)}, told)
+
+    def _period(self, copy: ScrubbedCopy) -> timedelta:
+        return self._options.bucket_period if copy.name is CopyName.BUCKET else self._options.period
+
+    def _scrub(self, wanted: Mapping[CopyName, Iterable[str]], told: Told) -> Scrubbed:
+        result, started = Scrubbed(unread=dict(self._unread)), time.monotonic()
+        turns = {name: set(prefixes) for name, prefixes in wanted.items()}
+        prefixes = sorted(set().union(*turns.values()))
+        copies = [copy for copy in self._copies if copy.name in turns]
+        with ThreadPoolExecutor(self._options.workers) as pool:
+            saved = dict.fromkeys(turns, started)
+            try:
                 for done, prefix in enumerate(prefixes):
-                    for copy in self._copies:
-                        self._scrub_prefix(copy, prefix, pool, result)
+                    for copy in [copy for copy in copies if prefix in turns[copy.name]]:
+                        if not self._scrub_prefix(copy, prefix, pool, result):
+                            copies.remove(copy)
                     told(done + 1, len(prefixes))
-                    if time.monotonic() - saved > SAVE_SECONDS:
-                        self._save_states()
-                        saved = time.monotonic()
-        finally:
-            self._save_states()
+                    for copy in copies:
+                        if time.monotonic() - saved[copy.name] > copy.save_seconds:
+                            self._save(copy, result)
+                            saved[copy.name] = time.monotonic()
+            finally:
+                for copy in copies:
+                    self._save(copy, result)
         result.prefixes = len(prefixes)
+        result.archived_objects = sum(len(copy.archived) for copy in copies if isinstance(copy, BucketObjects))
+        worst = result.unrepaired or result.damaged
+        result.affected = self._records.affected([found.sha256 for found in worst[:NAMED]])
         result.duration_seconds = round(time.monotonic() - started, 3)
         result.finished_at = datetime.now(UTC)
         self._keep_evidence(result)
         return result
 
-    def _scrub_prefix(self, copy: _Copy, prefix: str, pool: ThreadPoolExecutor, result: Scrubbed) -> None:
+    def _scrub_prefix(self, copy: ScrubbedCopy, prefix: str, pool: ThreadPoolExecutor, result: Scrubbed) -> bool:
+        """Whether the copy could be asked."""
         began = datetime.now(UTC)
         recorded = self._records.of_prefix(prefix)
-        if copy.name is CopyName.MIRROR:
+        if copy.name is not CopyName.STORE:
             settled = began - timedelta(seconds=self._options.settled_seconds)
             recorded = {sha256: known for sha256, known in recorded.items() if known.written_at < settled}
-        suspects = _unlike_their_records(copy, recorded, pool)
-        # Sent again or removed for good meanwhile: only what is not like its record of now is damaged.
-        seen = _unlike_their_records(copy, now_recorded := self._records.of(list(suspects)), pool)
+        try:
+            suspects = _unlike_their_records(copy, recorded, pool)
+            # Sent again or removed for good meanwhile: only what is not like its record of now is damaged.
+            seen = _unlike_their_records(copy, now_recorded := self._records.of(list(suspects)), pool)
+        except PlaceError as error:
+            result.unread[copy.name] = str(error)
+            return False
         damaged = [Damaged(copy_name=copy.name, sha256=sha256, seen=what) for sha256, what in seen.items()]
         if self._options.repair:
             for found in damaged:
-                blob = now_recorded[found.sha256].blob
-                found.repaired = _repair_from_other(copy, blob) or self._repair_from_bucket(copy, blob)
+                found.repaired = copy.repair(now_recorded[found.sha256].blob)
         result.damaged += damaged
         result.objects_read += len(recorded)
         result.read_bytes += sum(known.blob.stored_bytes for known in recorded.values())
-        self._remember(copy, prefix, began, damaged)
-
-    def _repair_from_bucket(self, copy: _Copy, blob: StoredBlob) -> bool:
-        try:
-            return self._bucket is not None and copy.staging.fetch(blob, self._bucket, copy.primary.root)
-        except (BlobError, OSError):
-            return False  # nor has the bucket, or it is archived and was asked for: the next scrub tries again
+        _remember(copy.state, prefix, began, damaged)
+        return True
 
     @staticmethod
-    def _remember(copy: _Copy, prefix: str, began: datetime, damaged: list[Damaged]) -> None:
-        state = copy.state
-        state.verified_at[prefix] = began
-        for sha256 in [sha256 for sha256 in state.damaged if sha256.startswith(prefix)]:
-            del state.damaged[sha256]
-        state.damaged |= {found.sha256: found.seen for found in damaged if not found.repaired}
-
-    def _save_states(self) -> None:
-        for copy in self._copies:
-            save_state(copy.layout.root, copy.state)
+    def _save(copy: ScrubbedCopy, result: Scrubbed) -> None:
+        try:
+            copy.save()
+        except PlaceError as error:
+            result.unread[copy.name] = f"what was found there could not be kept: {error}"
 
     def _keep_evidence(self, result: Scrubbed) -> None:
-        directory = self._copies[0].layout.root / EVIDENCE
-        directory.mkdir(exist_ok=True)
-        write_durably(directory / f"scrub-{result.started_at:%Y%m%dT%H%M%S%fZ}.json", result)
+        self._evidence.mkdir(exist_ok=True)
+        write_durably(self._evidence / f"scrub-{result.started_at:%Y%m%dT%H%M%S%fZ}.json", result)
 
 
-def _unlike_their_records(copy: _Copy, recorded: dict[str, Recorded], pool: ThreadPoolExecutor) -> dict[str, str]:
+def _remember(state: ScrubState, prefix: str, began: datetime, damaged: list[Damaged]) -> None:
+    state.verified_at[prefix] = began
+    for sha256 in [sha256 for sha256 in state.damaged if sha256.startswith(prefix)]:
+        del state.damaged[sha256]
+    state.damaged |= {found.sha256: found.seen for found in damaged if not found.repaired}
+
+
+def _unlike_their_records(
+    copy: ScrubbedCopy, recorded: dict[str, Recorded], pool: ThreadPoolExecutor
+) -> dict[str, str]:
     """hash → what was seen, of those objects that are not what their record says."""
     seen = pool.map(lambda known: _difference(copy, known), recorded.values())
     return {sha256: what for sha256, what in zip(recorded, seen, strict=True) if what is not None}
 
 
-def _difference(copy: _Copy, recorded: Recorded) -> str | None:
-    try:
-        found = examine(copy.layout, recorded.blob.sha256)
-    except BlobMissing:
-        return None if recorded.is_evicted and copy.name is CopyName.STORE else MISSING
-    except BlobDamaged as error:
-        return error.seen
-    except OSError as error:  # what a dying disk says
-        return f"it cannot be read: {error}"
-    return None if found == recorded.blob else "its content is right, its stored form is not the recorded one"
-
-
-def _repair_from_other(copy: _Copy, blob: StoredBlob) -> bool:
-    """Whether the other copy had it right. What lay there is kept in quarantine."""
-    try:
-        staged = stage_copy(copy.other, blob.sha256, copy.staging.temporary_file())
-        if (staged.stored_bytes, staged.stored_crc32) != (blob.stored_bytes, blob.stored_crc32):
-            copy.staging.discard([staged])
-            return False
-        return bool(commit_copies([staged], copy.other, copy.layout, copy.primary, quarantine=True))
-    except (BlobError, OSError):
-        return False  # the other copy is no better, or there is no room: it stays on the list of what is damaged
+def _difference(copy: ScrubbedCopy, recorded: Recorded) -> str | None:
+    seen = copy.difference(recorded.blob)
+    is_away = seen == MISSING and recorded.is_evicted and copy.name is CopyName.STORE
+    return None if is_away else seen
 
 
 @contextmanager
 def open_scrubber(
-    store: Path, mirror: Path, records: BlobRecords, options: ScrubOptions, bucket: BucketCopy | None = None
+    store: Path,
+    mirror: Path | None,
+    records: BlobRecords,
+    options: ScrubOptions,
+    bucket: BucketCopy | None = None,
+    open_objects: Callable[[], TieredBucket] | None = None,
 ) -> Iterator[Scrubber]:
-    """What neither copy has whole is repaired from the `bucket`. Raises CopyUnreachable."""
-    layouts = {CopyName.STORE: require_store(store), CopyName.MIRROR: require_store(mirror)}
+    """What no disk has whole is repaired from `bucket`; with `open_objects` the bucket is read through itself.
+
+    Raises CopyUnreachable. A bucket that does not answer is told of in what the scrub comes to.
+    """
+    roots = {CopyName.STORE: store} | ({CopyName.MIRROR: mirror} if mirror else {})
+    layouts = {name: require_store(root) for name, root in roots.items()}
+    primary, unread = layouts[CopyName.STORE], dict[CopyName, str]()
     with ExitStack() as stack:
-        copies = []
-        for name, other in ((CopyName.STORE, CopyName.MIRROR), (CopyName.MIRROR, CopyName.STORE)):
-            staging = stack.enter_context(closing(BlobStore(layouts[name].root)))
+        copies: list[ScrubbedCopy] = []
+        for name, layout in layouts.items():
+            staging = stack.enter_context(closing(BlobStore(layout.root)))
             staging.prepare()
-            state = load_state(layouts[name].root) or ScrubState()
-            copies.append(_Copy(name, layouts[name], layouts[other], staging, state))
-        yield Scrubber(copies, records, options, bucket)
+            others = [other for other in layouts.values() if other is not layout]
+            state = load_state(layout.root) or ScrubState()
+            copies.append(DiskCopy(name, layout, others, bucket, primary, staging, state))
+        if open_objects is not None:
+            try:
+                place = open_objects()
+                state = load_bucket_state(place) or ScrubState()
+                copies.append(BucketObjects(place, list(layouts.values()), primary, state))
+            except PlaceError as error:
+                unread[CopyName.BUCKET] = str(error)
+        yield Scrubber(store / EVIDENCE, copies, unread, records, options)
 
 
 def shard_of(number: int, total: int) -> list[str]:
@@ -222,20 +238,46 @@ def shard_of(number: int, total: int) -> list[str]:
     return PREFIXES[number - 1 :: total]
 
 
-def check_scrubbed(store: Path, mirror: Path, period: timedelta) -> Finding:
-    """Was every object of both copies read through within the period, and is none known to be damaged?"""
-    name, now = "scrub_age", datetime.now(UTC)
+# Checks ---------------------------------------------------------------------------------------------------------------
+
+
+def check_scrubbed(store: Path, mirror: Path | None, period: timedelta) -> Finding:
+    """Was every object of the store and its mirror read through within the period, and is none known to be damaged?"""
+    roots = {CopyName.STORE: store} | ({CopyName.MIRROR: mirror} if mirror else {})
     try:
-        states = {copy: load_state(require_store(root).root) for copy, root in (("store", store), ("mirror", mirror))}
+        states = {name: load_state(require_store(root).root) for name, root in roots.items()}
     except (CopyUnreachable, OSError) as error:
-        return Finding(check=name, status=Status.UNKNOWN, detail=str(error))
-    if never := [copy for copy, state in states.items() if state is None]:
-        detail = f"The {' and the '.join(never)} never scrubbed. Run `depot-ops blobs scrub --all --repair`."
-        return Finding(check=name, status=Status.UNKNOWN, detail=detail)
+        return Finding(check="scrub_age", status=Status.UNKNOWN, detail=str(error))
+    return judge("scrub_age", states, period, "depot-ops blobs scrub --all --repair")
+
+
+def judge(check: str, states: Mapping[CopyName, ScrubState | None], period: timedelta, remedy: str) -> Finding:
+    """What the scrubs of these copies came to: unknown until all was read through once, or is late for it."""
+    now, late = datetime.now(UTC), period + LATE_BY
     known = [state for state in states.values() if state is not None]
-    oldest_seconds = round((now - min(state.oldest for state in known)).total_seconds())
     damaged = sum(len(state.damaged) for state in known)
-    figures: Figures = {"oldest_verification_seconds": oldest_seconds, "damaged_objects": damaged}
-    detail = f"The oldest verification is {oldest_seconds / 86_400:.1f} days old; {damaged:,} objects are damaged."
-    bad = damaged > 0 or oldest_seconds > (period + LATE_BY).total_seconds()
-    return Finding(check=name, status=Status.UNHEALTHY if bad else Status.HEALTHY, detail=detail, figures=figures)
+    never = {name: len(state.never_verified) if state else len(PREFIXES) for name, state in states.items()}
+    figures: Figures = {"damaged_objects": damaged, "never_verified_prefixes": sum(never.values())}
+    details = [f"{n} of {len(PREFIXES)} parts of the {name} were never read through" for name, n in never.items() if n]
+    overdue = any(state.never_verified and now - state.since > late for state in known)
+    if verified := [state.oldest_verified for state in known if state.oldest_verified is not None]:
+        age = now - min(verified)
+        overdue = overdue or age > late
+        figures["oldest_verification_seconds"] = round(age.total_seconds())
+        details.append(f"the oldest verification is {age.total_seconds() / 86_400:.1f} days old")
+    details.append(f"{damaged:,} objects are damaged")
+    status = Status.UNKNOWN if any(never.values()) else Status.HEALTHY
+    if damaged or overdue:
+        status = Status.UNHEALTHY
+    advice = "" if status is Status.HEALTHY else f". `{remedy}` reads everything now"
+    return Finding(check=check, status=status, detail="; ".join(details) + advice, figures=figures)
+
+
+def check_bucket_scrubbed(open_place: Callable[[], Place], period: timedelta) -> Finding:
+    """Was every object in the bucket read through within the period, and is none known to be damaged?"""
+    name = "object_storage_verified"
+    try:
+        state = load_bucket_state(open_place())
+    except PlaceError as error:
+        return Finding(check=name, status=Status.UNKNOWN, detail=str(error))
+    return judge(name, {CopyName.BUCKET: state}, period, "depot-ops blobs verify-bucket")

@@ -31,8 +31,14 @@ class ScrubState(BaseModel):
         return self.verified_at.get(prefix, self.since)
 
     @property
-    def oldest(self) -> datetime:
-        return min(self.verified(prefix) for prefix in PREFIXES)
+    def never_verified(self) -> list[str]:
+        """The prefixes that no pass has come to."""
+        return [prefix for prefix in PREFIXES if prefix not in self.verified_at]
+
+    @property
+    def oldest_verified(self) -> datetime | None:
+        """Of the prefixes that were read through; None when none was."""
+        return min(self.verified_at.values(), default=None)
 
     def due(self, period: timedelta, now: datetime) -> list[str]:
         """A day's share of the prefixes, the oldest first, and all that would otherwise be late tomorrow."""
@@ -45,8 +51,16 @@ class ScrubState(BaseModel):
 def load_state(root: Path) -> ScrubState | None:
     """None when the copy was never scrubbed, or what is known of it cannot be read: then all of it counts as new."""
     try:
-        return ScrubState.model_validate_json((root / STATE_NAME).read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return parse_state((root / STATE_NAME).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def parse_state(content: bytes) -> ScrubState | None:
+    """None when it is none."""
+    try:
+        return ScrubState.model_validate_json(content)
+    except ValidationError:
         return None
 
 

@@ -6,48 +6,18 @@ from datetime import timedelta
 import dagster as dg
 
 from depot_ops.assets.blobs import blob_collection, blob_mirror, blob_object_storage, blob_scrub
+from depot_ops.blobs import run
 from depot_ops.blobs.collect import check_collected
-from depot_ops.blobs.mirror import check_complete, check_lag
-from depot_ops.blobs.push import check_push_complete, check_push_lag
-from depot_ops.blobs.remote import push_target
-from depot_ops.blobs.scrub import check_scrubbed
 from depot_ops.checks.result import check_result
 from depot_ops.evidence import Finding
-from depot_ops.settings import BlobSettings, CatalogueSettings, PushSettings, load
+from depot_ops.settings import PushSettings, load
 
 # Weekly, and a day for one that was missed.
 COLLECTION_MAX_AGE = timedelta(days=8)
 
 
-def _lag() -> Finding:
-    settings = load(BlobSettings)
-    return check_lag(settings.asset_storage_path, settings.asset_storage_replica_path, settings.mirror_max_lag_seconds)
-
-
-def _complete() -> Finding:
-    settings = load(BlobSettings)
-    url = load(CatalogueSettings).depot_dump_url.get_secret_value()
-    return check_complete(settings.asset_storage_replica_path, url, settings.mirror_max_lag_seconds)
-
-
-def _pushed() -> Finding:
-    settings = load(PushSettings)
-    return check_push_lag(settings.asset_storage_path, push_target, settings.mirror_max_lag_seconds)
-
-
-def _push_complete() -> Finding:
-    url = load(CatalogueSettings).depot_dump_url.get_secret_value()
-    return check_push_complete(push_target, url, load(PushSettings).mirror_max_lag_seconds)
-
-
-def _scrubbed() -> Finding:
-    settings = load(BlobSettings)
-    period = timedelta(days=settings.scrub_period_days)
-    return check_scrubbed(settings.asset_storage_path, settings.asset_storage_replica_path, period)
-
-
 def _collected() -> Finding:
-    return check_collected(load(BlobSettings).asset_storage_path, COLLECTION_MAX_AGE)
+    return check_collected(load(PushSettings).asset_storage_path, COLLECTION_MAX_AGE)
 
 
 def _check(
@@ -60,27 +30,31 @@ def _check(
     return check
 
 
-BLOB_CHECKS = [
+MIRROR_CHECKS = [
     _check(
         blob_mirror,
         "mirror_lag",
         "No object waits for the mirror longer than MIRROR_MAX_LAG_SECONDS. When this is red, content exists once only:"
         " look whether `depot-ops blobs mirror --follow` runs, and whether the mirror's disk has room.",
-        _lag,
+        run.mirror_lag,
     ),
     _check(
         blob_mirror,
         "mirror_complete",
         "Every object that the catalogue names lies in the mirror, in its recorded size. When this is red, launch"
         " nightly_mirror; what is missing then is missing in the store too: launch nightly_scrub.",
-        _complete,
+        run.mirror_complete,
     ),
+]
+
+STORE_CHECKS = [
     _check(
         blob_scrub,
         "scrub_age",
-        "Every object of both copies was read through within SCRUB_PERIOD_DAYS, and none is known to be damaged. When"
-        " this is red by age, launch nightly_scrub until it is green; by damage, read the newest scrub's evidence.",
-        _scrubbed,
+        "Every object of the store and its mirror was read through within SCRUB_PERIOD_DAYS, and none is known to be"
+        " damaged; unknown until all was read once. When this is red by age, launch nightly_scrub until it is green; by"
+        " damage, read the newest scrub's evidence.",
+        run.scrub_age,
     ),
     _check(
         blob_collection,
@@ -97,13 +71,24 @@ BUCKET_CHECKS = [
         "object_storage_lag",
         "No object waits for the bucket longer than MIRROR_MAX_LAG_SECONDS. When this is red, look whether"
         " `depot-ops blobs push --follow` runs, and what it logs.",
-        _pushed,
+        run.bucket_lag,
     ),
     _check(
         blob_object_storage,
         "object_storage_complete",
         "Every object that the catalogue names lies in the bucket, in its recorded size. When this is red, launch"
         " nightly_push; what is missing then is missing in the store too: launch nightly_scrub.",
-        _push_complete,
+        run.bucket_complete,
+    ),
+]
+
+BUCKET_READ_CHECKS = [
+    _check(
+        blob_object_storage,
+        "object_storage_verified",
+        "Every object in the bucket was read through within SCRUB_BUCKET_PERIOD_DAYS, and none is known to be damaged;"
+        " unknown until all was read once, which `depot-ops blobs verify-bucket` does now. When this is red by damage,"
+        " read the newest scrub's evidence.",
+        run.bucket_verified,
     ),
 ]

@@ -3,13 +3,11 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import structlog
 
-from depot_ops.blobs.mirror import check_lag
-from depot_ops.blobs.scrub import check_scrubbed
+from depot_ops.blobs import run as blobs
 from depot_ops.drills.objectives import OF_WHAT_LIES_HERE, Objective, check_objective
 from depot_ops.evidence import Finding, Status
 from depot_ops.health import check_service
@@ -38,7 +36,6 @@ from depot_ops.replicas.watch import known_nodes, watch
 from depot_ops.reports.nightly import check_backup_age
 from depot_ops.settings import (
     BaseBackupAgeSettings,
-    BlobSettings,
     FailoverProvider,
     MetricsSettings,
     ObjectiveSettings,
@@ -118,8 +115,7 @@ def configured_probes(settings: MetricsSettings) -> list[Probe]:
         probes += _of_servers(settings, primary)
     if replica := settings.depot_replica_url:
         probes.append(_probe("replica_health", lambda: check_standby(replica.get_secret_value(), primary)))
-    if settings.asset_storage_replica_path:
-        probes += _of_blobs(load(BlobSettings))
+    probes += _of_blobs(settings)
     if url := settings.depot_url:
         probes.append(_probe("service_health", lambda: check_service(str(url))))
     if dagster := settings.dagster_url:
@@ -178,6 +174,15 @@ def _of_servers(settings: MetricsSettings, primary: str) -> list[Probe]:
     return probes + (_of_hosts(settings, primary) if watched_hosts(primary) else [])
 
 
+def _of_blobs(settings: MetricsSettings) -> list[Probe]:
+    probes = []
+    if settings.asset_storage_replica_path:
+        probes.append(_probe("mirror_lag", blobs.mirror_lag, FIVE_MINUTES))  # it lists every object
+    if settings.asset_storage_replica_path or settings.asset_storage_path:
+        probes.append(_probe("scrub_age", blobs.scrub_age, FIVE_MINUTES))
+    return probes
+
+
 def _of_replicas(settings: MetricsSettings, replica_dir: Path, primary: str) -> list[Probe]:
     limits = Limits(settings.replay_lag_threshold_seconds, settings.replay_lag_threshold_bytes)
 
@@ -211,13 +216,3 @@ def _of_patroni(settings: PatroniSettings, primary: str) -> list[Probe]:
 
     single = _probe("single_primary", lambda: check_single_leader(patroni_of(settings), primary, epochs_of(settings)))
     return [Probe("replica_lag", lags, HALF_A_MINUTE), single]
-
-
-def _of_blobs(settings: BlobSettings) -> list[Probe]:
-    store, mirror = settings.asset_storage_path, settings.asset_storage_replica_path
-    period = timedelta(days=settings.scrub_period_days)
-    return [
-        # Both list every object.
-        _probe("mirror_lag", lambda: check_lag(store, mirror, settings.mirror_max_lag_seconds), FIVE_MINUTES),
-        _probe("scrub_age", lambda: check_scrubbed(store, mirror, period), FIVE_MINUTES),
-    ]

@@ -31,12 +31,22 @@ def client_environment(url: str = "") -> dict[str, str]:
     return {"PGCONNECT_TIMEOUT": str(CONNECT_TIMEOUT_SECONDS), **os.environ, "LC_ALL": "C", **_variables(url)}
 
 
-def _variables(url: str) -> dict[str, str]:
+def parse_address(url: str) -> list[pq.ConninfoOption]:
+    """What the address says. psycopg itself quotes one that it cannot use, with its password. Raises BadAddress."""
     try:
         given = [option for option in pq.Conninfo.parse(url.encode()) if option.val is not None]
     except (psycopg.Error, UnicodeError):
         # Not chained: the parser's own message repeats parts of the address.
         raise BadAddress("the database address is not of the form postgresql://role:password@host:port/name") from None
+    values = {option.keyword: option.val or b"" for option in given}
+    # With these in a password, a part of it is taken for host or port, and quoted when there is no such host.
+    if b"@" in values.get(b"host", b"")[1:] or values.get(b"port", b"").strip(b"0123456789,"):
+        raise BadAddress("the database address has no usable host or port: write @ as %40 and / as %2F in its password")
+    return given
+
+
+def _variables(url: str) -> dict[str, str]:
+    given = parse_address(url)
     lost = sorted(option.keyword.decode() for option in given if option.envvar is None)
     if lost:
         raise BadAddress(f"remove from the database address what pg_dump cannot be told: {', '.join(lost)}")

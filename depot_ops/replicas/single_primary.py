@@ -29,11 +29,11 @@ def check_single_primary(place: Place) -> Finding:
         left_over = _left_over(place.nodes)
     except ReplicaError as error:
         return Finding(check=CHECK, status=Status.UNKNOWN, detail=str(error))
-    return finding(writable, silent)
+    return finding(writable, silent, left_over)
 
 
-def finding(writable: list[str], silent: list[str]) -> Finding:
-    """Of the servers that take writes and of those of which nobody knows."""
+def finding(writable: list[str], silent: list[str], left_over: str | None = None) -> Finding:
+    """Of the servers that take writes, of those of which nobody knows, and of a switchover that was interrupted."""
     figures: Figures = {"writable_nodes": len(writable), "silent_nodes": len(silent)}
     status, detail = _judged(writable, silent)
     if left_over and status is not Status.UNKNOWN:

@@ -15,6 +15,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from depot_ops.blobs.records import CatalogueUnreachable
+from depot_ops.postgres.client_tools import BadAddress, parse_address
 from depot_ops.tiering.policy import BranchState, Policy, Reference, Verdict
 
 PAGE_BLOBS = 5_000
@@ -105,7 +106,8 @@ def _reference(row: tuple[Any, ...]) -> Reference:
 def open_catalogue(url: str, page_blobs: int = PAGE_BLOBS) -> Iterator[Catalogue]:
     """Raises CatalogueUnreachable, also when the connection fails later."""
     try:
+        parse_address(url)
         with psycopg.connect(url, autocommit=True, options=_OPTIONS) as connection:
             yield Catalogue(connection, page_blobs)
-    except psycopg.Error as error:
+    except (BadAddress, psycopg.Error) as error:
         raise CatalogueUnreachable(f"The depot's catalogue cannot be read: {str(error).strip()}") from error

@@ -27,6 +27,7 @@ from depot_api.blobstore.store import BlobStore
 from depot_ops.blobs.inventory import require_store
 from depot_ops.blobs.records import BlobRecords, CatalogueUnreachable
 from depot_ops.places import PlaceError
+from depot_ops.postgres.client_tools import BadAddress, parse_address
 from depot_ops.tiering.bucket import ObjectArchived, TieredBucket
 from depot_ops.tiering.catalogue import Judged
 
@@ -97,6 +98,7 @@ class Eviction:
         layout = require_store(self.store)
         require_store(self.mirror)
         try:
+            parse_address(self.owner_url)
             with (
                 psycopg.connect(self.owner_url, autocommit=True) as owner,
                 closing(BlobStore(self.store)) as staging,
@@ -108,7 +110,7 @@ class Eviction:
                     if delete:
                         proved = self._proved(owner, cold, pool, result)
                         _remove(owner, layout, proved, staging.temporary_file, result)
-        except psycopg.Error as error:
+        except (BadAddress, psycopg.Error) as error:
             raise CatalogueUnreachable(f"The depot's database refused: {str(error).strip()}") from error
         result.duration_seconds = round(time.monotonic() - started, 3)
         return result

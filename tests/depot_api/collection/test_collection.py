@@ -13,9 +13,19 @@ import httpx
 import psycopg
 import pytest
 
+from depot_api.blobstore.bucket import BucketCopy
+from depot_api.blobstore.layout import Layout
 from depot_ops.blobs.collect import CollectError, CollectPolicy, all_copies, check_collected, collect
 from depot_ops.blobs.mirror import open_mirror
-from depot_ops.postgres.dump_record import BackupRecord
+from depot_ops.blobs.push import Push, sizes_by_prefix
+from depot_ops.blobs.records import BlobRecords
+from depot_ops.blobs.restore import directory_source, of_catalogue, restore_blobs
+from depot_ops.copies.copying import copy_backups
+from depot_ops.places import DirectoryPlace
+from depot_ops.postgres.dump_record import BackupRecord, record_path
+from depot_ops.settings import ObjectStorageSettings, load
+from depot_ops.tiering.bucket import TieredBucket, open_bucket
+from tests.depot_ops.conftest import Estate
 
 
 def object_path(root: Path, sha256: str) -> Path:
@@ -42,6 +52,7 @@ def depot(mirrored_api, running_api_factory, tmp_path):
     api, mirror = mirrored_api
     made = Depot(running_api_factory[0](api), mirror, tmp_path / "backups")
     made.backups.mkdir()
+    made.second.mkdir()
     made.mirror()
     backup_record(made.backups, datetime.now(UTC) + timedelta(days=1))  # one that holds nothing back
     yield made
@@ -54,13 +65,14 @@ class Depot:
     def __init__(self, project, mirror: Path, backups: Path):
         self.project, self.mirror_root, self.backups = project, mirror, backups
         self.store_root = project.api.store
+        self.second, self.open_copy = backups.with_name("second"), None
 
     def mirror(self):
         with open_mirror(self.store_root, self.mirror_root) as opened:
             return opened.reconcile()
 
     def collect(self, delete: bool = True, grace: timedelta = timedelta(0), removers=None):
-        policy = CollectPolicy(self.backups, grace, delete, clock_error=timedelta(0))
+        policy = CollectPolicy(self.backups, grace, delete, timedelta(0), self.open_copy)
         copies = all_copies(self.store_root, self.mirror_root)
         return collect(self.project.api.owner_url, self.store_root, removers or [copies], policy)
 
@@ -193,6 +205,46 @@ def test_what_a_kept_backup_may_refer_to_stays(depot):
     assert not object_path(depot.store_root, sha256).exists()
 
 
+def test_what_a_backup_at_the_second_place_may_refer_to_stays(depot, tmp_path):
+    place, estate = DirectoryPlace(str(depot.second)), Estate(tmp_path / "estate")
+    depot.open_copy = lambda: place
+    dump, _ = estate.dump(datetime.now(UTC) - timedelta(days=2)), estate.base(0)
+    depot.project.put(secrets.token_bytes(50))
+    depot.mirror()
+    assert depot.collect_all().removed_objects >= 1, "nothing is kept there yet"
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    depot.mirror()
+    copy_backups(estate.backup_dir, None, place)
+    told = depot.collect_all()
+    assert (told.backups, told.removed_objects, told.unreferenced_before) == (3, 0, datetime(2026, 1, 1, 2, tzinfo=UTC))
+    assert object_path(depot.store_root, sha256).exists()
+    for gone in (
+        depot.second / "backups" / record_path(dump).name,
+        *(depot.second / "backups").glob("base/*/*/*.json"),
+    ):
+        gone.unlink()
+    told = depot.collect()
+    assert (told.backups, told.removed_objects) == (1, 1)
+    assert not object_path(depot.store_root, sha256).exists()
+
+
+def test_a_second_place_that_does_not_say_what_it_keeps_stops_the_collection(depot, tmp_path):
+    estate = Estate(tmp_path / "estate")
+    sha256 = depot.project.put(secrets.token_bytes(50))
+    depot.open_copy = lambda: DirectoryPlace(str(depot.second / "unmounted"))
+    with pytest.raises(CollectError, match="there is no such directory"):
+        depot.collect()
+    place = DirectoryPlace(str(depot.second))
+    depot.open_copy = lambda: place
+    estate.dump(datetime.now(UTC) - timedelta(days=2))
+    copy_backups(estate.backup_dir, None, place)
+    (record,) = (depot.second / "backups").glob("*.json")
+    record.write_text("{")
+    with pytest.raises(CollectError, match="nothing is collected"):
+        depot.collect()
+    assert object_path(depot.store_root, sha256).exists()
+
+
 def test_what_an_upload_left_that_never_ended_goes_too(depot):
     sha256 = depot.project.put(secrets.token_bytes(50))
     with psycopg.connect(depot.project.api.owner_url) as owner:
@@ -282,8 +334,10 @@ SEEDS = int(os.environ.get("COLLECTOR_SEEDS", "1"))
 class Race:
     """Few contents, no grace at all: what is uploaded is often collected before it is referred to."""
 
-    def __init__(self, depot: Depot, seed: int):
-        self.depot, self.seed = depot, seed
+    def __init__(self, depot: Depot, bucket: TieredBucket, seed: int):
+        self.depot, self.bucket, self.seed = depot, bucket, seed
+        fetched = BucketCopy(str(bucket).rstrip("/"), load(ObjectStorageSettings))
+        self.removers = [all_copies(depot.store_root, depot.mirror_root, fetched)]
         self.contents = [b"race %d %d %s" % (seed, n, depot.project.id.encode()) for n in range(8)]
         self.done = threading.Event()
 
@@ -317,8 +371,28 @@ class Race:
     def collect(self) -> int:
         removed = 0
         while not self.done.is_set():
-            removed += self.depot.collect().removed_objects
+            removed += self.depot.collect(removers=self.removers).removed_objects
         return removed
+
+    def copy(self) -> int:
+        """Whatever lies in the store goes to the mirror and the bucket; what nobody condemned comes back from there."""
+        passes = 0
+        while not self.done.is_set():
+            self.depot.mirror()
+            Push(Layout(self.depot.store_root), self.bucket).reconcile()
+            with psycopg.connect(self.depot.project.api.owner_url, autocommit=True) as owner:
+                source = directory_source(self.depot.mirror_root)
+                records = BlobRecords(owner)
+                restore_blobs(of_catalogue(owner), [source], self.depot.store_root, 2, still_wanted=records.of)
+            passes += 1
+        return passes
+
+    def left(self) -> dict[str, set[str]]:
+        """What is in each copy of what was ever sent."""
+        everything = {hashlib.sha256(content).hexdigest() for content in self.contents}
+        there = {sha256 for _, sizes in sizes_by_prefix(self.bucket) for sha256 in sizes}
+        copies = {"store": stored(self.depot.store_root), "mirror": stored(self.depot.mirror_root), "bucket": there}
+        return {name: hashes & everything for name, hashes in copies.items()}
 
     def keep_backups(self) -> int:
         """Backups begin and are let go; whatever one would restore has its bytes as long as it is kept."""
@@ -338,10 +412,13 @@ class Race:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_racing_with_the_collector_never_loses_content(depot, seed):
-    race = Race(depot, seed)
-    with ThreadPoolExecutor(6) as pool:
+def test_racing_with_the_collector_never_loses_content(depot, rclone_s3, monkeypatch, seed):
+    for name, value in rclone_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    race = Race(depot, open_bucket(rclone_s3.bucket(f"race-{secrets.token_hex(4)}") + "/depot"), seed)
+    with ThreadPoolExecutor(7) as pool:
         collecting, backing_up = pool.submit(race.collect), pool.submit(race.keep_backups)
+        copying = pool.submit(race.copy)
         using = [pool.submit(race.use, worker) for worker in range(4)]
         try:
             referred = {sha256 for each in using for sha256 in each.result()}
@@ -349,8 +426,12 @@ def test_racing_with_the_collector_never_loses_content(depot, seed):
             race.done.set()
         assert collecting.result()
         assert backing_up.result()
+        assert copying.result()
     assert referred
-    depot.collect_all()
-    everything = {hashlib.sha256(content).hexdigest() for content in race.contents}
-    assert stored(depot.store_root) & everything == referred
+    for _ in range(2):
+        depot.collect(removers=race.removers)
+    assert {name: hashes <= referred for name, hashes in race.left().items()} == dict.fromkeys(race.left(), True)
+    depot.mirror()
+    Push(Layout(depot.store_root), race.bucket).reconcile()
+    assert race.left() == dict.fromkeys(race.left(), referred)
     assert {sha256: depot.get(sha256) for sha256 in referred} == dict.fromkeys(referred, 200)

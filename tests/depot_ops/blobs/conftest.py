@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-import shutil
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from depot_api.blobstore.bucket import BucketCopy
 from depot_api.blobstore.layout import Layout, StoredBlob
 from depot_api.blobstore.store import BlobStore
 from depot_ops.blobs.mirror import Mirrored, open_mirror
+from depot_ops.blobs.remote import push_target
+from depot_ops.settings import ObjectStorageSettings, load
+from depot_ops.tiering.bucket import TieredBucket
 
 
 @dataclass
@@ -38,19 +42,11 @@ class Copies:
     def damage(self, root: Path, seed: random.Random, victim: StoredBlob, other: StoredBlob) -> str:
         """Do something bad to an object in one copy; what was done."""
         path = Layout(root).object_path(victim.sha256)
-        kind = seed.choice(["flip", "truncate", "remove", "swap", "append"])
-        if kind == "flip":
-            content = bytearray(path.read_bytes())
-            content[seed.randrange(len(content))] ^= 1 << seed.randrange(8)
-            path.write_bytes(content)
-        elif kind == "truncate":
-            path.write_bytes(path.read_bytes()[: -seed.randint(1, 9)])
-        elif kind == "remove":
+        kind, content = hurt(seed, path.read_bytes(), Layout(root).object_path(other.sha256).read_bytes())
+        if content is None:
             path.unlink()
-        elif kind == "append":
-            path.write_bytes(path.read_bytes() + b"more")
         else:
-            shutil.copyfile(Layout(root).object_path(other.sha256), path)
+            path.write_bytes(content)
         return kind
 
     def in_store(self, blob: StoredBlob) -> Path:
@@ -85,6 +81,69 @@ class Copies:
                        VALUES (%s, %s, %s, %s, now() - interval '1 hour')""",
                     (bytes.fromhex(blob.sha256), blob.size_bytes, blob.stored_bytes, blob.stored_crc32),
                 )
+
+
+def hurt(seed: random.Random, content: bytes, other: bytes) -> tuple[str, bytes | None]:
+    """What is done to an object, and what lies under its name then: None is nothing."""
+    kind = seed.choice(["flip", "truncate", "remove", "swap", "append"])
+    if kind == "flip":
+        at = seed.randrange(len(content))
+        return kind, content[:at] + bytes([content[at] ^ 1 << seed.randrange(8)]) + content[at + 1 :]
+    done = {"truncate": content[: -seed.randint(1, 9)], "remove": None, "append": content + b"more", "swap": other}
+    return kind, done[kind]
+
+
+class Bucket:
+    """The store's bucket on a server that compares nothing, past our own code."""
+
+    def __init__(self, endpoint, url: str) -> None:
+        self._s3, self._name = endpoint.client(), url.removeprefix("s3://").partition("/")[0]
+
+    def objects(self) -> dict[str, bytes]:
+        """name → stored bytes"""
+        listed = self._s3.list_objects_v2(Bucket=self._name, Prefix="depot/objects/").get("Contents", ())
+        return {one["Key"].rpartition("/")[2]: self._body(one["Key"]) for one in listed}
+
+    def put(self, sha256: str, content: bytes | None) -> None:
+        """None removes it."""
+        if content is None:
+            self._s3.delete_object(Bucket=self._name, Key=self._key(sha256))
+        else:
+            self._s3.put_object(Bucket=self._name, Key=self._key(sha256), Body=content)
+
+    def damage(self, seed: random.Random, victim: StoredBlob, other: StoredBlob) -> str:
+        kind, content = hurt(seed, *(self._body(self._key(blob.sha256)) for blob in (victim, other)))
+        self.put(victim.sha256, content)
+        return kind
+
+    def _body(self, key: str) -> bytes:
+        return self._s3.get_object(Bucket=self._name, Key=key)["Body"].read()
+
+    @staticmethod
+    def _key(sha256: str) -> str:
+        return f"depot/objects/{sha256[:2]}/{sha256}.bin.gz"
+
+
+@pytest.fixture
+def bucket(rclone_s3, monkeypatch, copies) -> TieredBucket:
+    environment = {
+        **rclone_s3.environment,
+        "BLOB_COPY_URL": rclone_s3.bucket(f"bucket-{secrets.token_hex(4)}") + "/depot",
+        "ASSET_STORAGE_PATH": str(copies.root),
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return push_target()
+
+
+@pytest.fixture
+def raw_bucket(bucket, rclone_s3) -> Bucket:
+    return Bucket(rclone_s3, str(bucket))
+
+
+@pytest.fixture
+def fetched(bucket) -> BucketCopy:
+    return BucketCopy(str(bucket).rstrip("/"), load(ObjectStorageSettings))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The mirror has what the store has, and never anything else under an object's name."""
 
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from depot_api.blobstore.copies import commit_copies, stage_copy
 from depot_api.blobstore.layout import Layout
 from depot_ops.blobs.inventory import CopyUnreachable
-from depot_ops.blobs.mirror import MIRROR_MARK, MirrorOptions, check_complete, check_lag, open_mirror
+from depot_ops.blobs.mirror import MIRROR_MARK, MirrorError, MirrorOptions, check_complete, check_lag, open_mirror
 from depot_ops.evidence import Status
 
 
@@ -45,6 +46,36 @@ def test_a_damaged_source_is_told_and_never_copied(copies):
     assert [damage.sha256 for damage in result.damaged] == [bad.sha256]
     assert not result.is_complete
     assert list(copies.mirrored()) == [f"{good.sha256}.bin.gz"]
+
+
+def test_what_the_disk_does_not_read_is_told_and_everything_else_is_copied(copies, unreadable):
+    blobs = copies.put_some(2, 6)
+    bad = write_ref(copies.root, "p/project.json", name="p")
+    write_ref(copies.root, "q/project.json", name="q")
+    for path in (copies.in_store(blobs[2]), bad):
+        unreadable(path)
+    for _ in range(2):
+        result = copies.mirror()
+        assert [(damage.sha256, "cannot be read" in damage.seen) for damage in result.damaged] == [
+            (blobs[2].sha256, True)
+        ]
+        assert (result.unreadable_refs, result.is_complete) == (["p/project.json"], False)
+    assert set(copies.mirrored()) == {copies.in_store(blob).name for blob in blobs if blob != blobs[2]}
+    assert (copies.mirror_root / "refs" / "q" / "project.json").exists()
+    assert not list((copies.mirror_root / "tmp").rglob("*.bin.gz"))
+
+
+def test_a_mirror_whose_disk_fails_ends_the_pass(copies, monkeypatch):
+    copies.put_some(2, 3)
+
+    def full(*_):
+        raise OSError(errno.EIO, "the target's disk")
+
+    with monkeypatch.context() as patched, pytest.raises(MirrorError, match="the target's disk"):
+        patched.setattr("depot_api.blobstore.copies.sync_all", full)
+        copies.mirror()
+    assert copies.mirrored() == {}
+    assert copies.mirror().objects_copied == 3
 
 
 def test_what_is_gone_from_the_store_stays_in_the_mirror(copies):
@@ -114,6 +145,13 @@ def test_the_checks_tell_lag_and_what_is_missing(copies, depot_database):
     assert lag.figures["oldest_unmirrored_seconds"] >= 100
     complete = check_complete(copies.mirror_root, depot_database.dump_url, 60)
     assert (complete.status, complete.figures["missing_objects"]) == (Status.UNHEALTHY, 2)
+    copies.mirror()
+    assert check_lag(copies.root, copies.mirror_root, 60).status is Status.HEALTHY
+    document = write_ref(copies.root, "p/project.json", name="p")
+    assert check_lag(copies.root, copies.mirror_root, 60).status is Status.HEALTHY
+    os.utime(document, (time.time() - 100, time.time() - 100))
+    lag = check_lag(copies.root, copies.mirror_root, 60)
+    assert (lag.status, lag.figures["documents"]) == (Status.UNHEALTHY, 1)
     unreachable = check_complete(copies.mirror_root, "postgresql://127.0.0.1:1/none", 60)
     assert unreachable.status is Status.UNKNOWN
 

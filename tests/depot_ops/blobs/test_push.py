@@ -1,47 +1,21 @@
 """The store in a bucket: all of it, only what is right, and again from there when disks are lost."""
 
 import hashlib
-import random
-import secrets
 import threading
-from datetime import timedelta
 
 import pytest
 from typer.testing import CliRunner
 
-from depot_api.blobstore.bucket import BucketCopy
 from depot_api.blobstore.layout import Layout
 from depot_api.blobstore.store import BlobStore
 from depot_ops.blob_commands import app
-from depot_ops.blobs.inventory import PREFIXES
-from depot_ops.blobs.push import Push, PushError, check_push_complete, check_push_lag, object_key, verify_bucket
-from depot_ops.blobs.records import open_records
-from depot_ops.blobs.remote import push_target
-from depot_ops.blobs.restore import RestoredBlobs, all_of_bucket, fetch_documents, restore_blobs
-from depot_ops.blobs.scrub import ScrubOptions, open_scrubber
+from depot_ops.blobs.push import Push, PushError, check_push_complete, check_push_lag, object_key
+from depot_ops.blobs.restore import RestoredBlobs, all_of_copies, fetch_documents, restore_blobs
 from depot_ops.evidence import Status
 from depot_ops.places import DirectoryPlace, PlaceError
-from depot_ops.settings import ObjectStorageSettings, load
 
 PROJECT = "018f0000-0000-7000-8000-000000000001"
 VERSION = f"20260101T000000.000000000Z_{PROJECT}.json"
-
-
-@pytest.fixture
-def bucket(rclone_s3, monkeypatch, copies):
-    environment = {
-        **rclone_s3.environment,
-        "BLOB_COPY_URL": rclone_s3.bucket(f"bucket-{secrets.token_hex(4)}") + "/depot",
-        "ASSET_STORAGE_PATH": str(copies.root),
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    return push_target()
-
-
-@pytest.fixture
-def fetched(bucket) -> BucketCopy:
-    return BucketCopy(str(bucket).rstrip("/"), load(ObjectStorageSettings))
 
 
 def names_and_sizes(place) -> dict[str, int]:
@@ -92,24 +66,39 @@ def test_damage_does_not_travel(copies, bucket):
     assert (result.exit_code, bad.sha256 in result.output) == (1, True)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_all_damage_in_the_bucket_is_found_and_repaired(copies, bucket, tmp_path, seed):
-    chance, blobs = random.Random(seed), copies.put_some(seed, 12)
-    Push(Layout(copies.root), bucket).reconcile()
-    victims = chance.sample(blobs, 4)
-    for number, victim in enumerate(victims[:3]):
-        content = bytearray(copies.in_store(victim).read_bytes())
-        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-        wrong = tmp_path / str(number)
-        wrong.write_bytes(content)
-        bucket.replace(object_key(victim.sha256), wrong, hashlib.sha256(content).hexdigest())
-    bucket.delete(object_key(victims[3].sha256))
-    found = verify_bucket(Layout(copies.root), bucket, PREFIXES, workers=2)
-    assert {damage.sha256 for damage in found.damaged} == {victim.sha256 for victim in victims[:3]}
-    assert found.unrepaired_objects == 0
-    assert Push(Layout(copies.root), bucket).reconcile().objects_sent == 1
-    whole = verify_bucket(Layout(copies.root), bucket, PREFIXES, workers=2)
-    assert (whole.damaged, whole.objects_read) == ([], 12)
+def test_what_the_disk_does_not_read_is_told_and_everything_else_is_sent(copies, tmp_path, unreadable):
+    (tmp_path / "place").mkdir()
+    push = Push(Layout(copies.root), DirectoryPlace(str(tmp_path / "place")))
+    assert push.follow_once().objects_sent == 0
+    blobs = copies.put_some(1, 6)
+    write_ref(copies, VERSION, "{}")
+    write_ref(copies, "project.json", "{}")
+    unreadable(copies.in_store(blobs[2]))
+    unreadable(copies.root / "refs" / PROJECT / "project.json")
+    for look, sent in ((push.follow_once, (5, 1)), (push.reconcile, (0, 0))):
+        result = look()
+        assert (result.objects_sent, result.refs_sent) == sent
+        assert [damage.sha256 for damage in result.damaged] == [blobs[2].sha256]
+        assert (result.unreadable_refs, result.is_complete) == ([f"{PROJECT}/project.json"], False)
+
+
+def test_what_follows_never_overwrites_what_came_meanwhile(copies, tmp_path, monkeypatch):
+    (tmp_path / "place").mkdir()
+    place = DirectoryPlace(str(tmp_path / "place"))
+    push = Push(Layout(copies.root), place)
+    push.follow_once()
+    (blob,) = copies.put_some(1, 1)
+    path = tmp_path / "place" / object_key(blob.sha256)
+
+    def comes_meanwhile(key):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"of another pass")
+
+    with monkeypatch.context() as patched, pytest.raises(PushError, match="other content"):
+        patched.setattr(place, "size_bytes", comes_meanwhile)
+        push.follow_once()
+    assert path.read_bytes() == b"of another pass"
+    assert push.reconcile().objects_sent == 1, "a listing shows that it is not whole"
 
 
 def test_an_empty_store_is_filled_from_the_bucket_alone(copies, bucket, fetched, tmp_path):
@@ -117,7 +106,7 @@ def test_an_empty_store_is_filled_from_the_bucket_alone(copies, bucket, fetched,
     write_ref(copies, VERSION, "{}")
     Push(Layout(copies.root), bucket).reconcile()
     target = tmp_path / "new"
-    result = restore_blobs(all_of_bucket(bucket), [fetched.stage], target, workers=2)
+    result = restore_blobs(all_of_copies(None, bucket), [fetched.stage], target, workers=2)
     fetch_documents(bucket, target, 2, result)
     assert (result.objects, result.lost_objects, result.documents) == (10, 0, 1)
     store = BlobStore(target)
@@ -127,24 +116,6 @@ def test_an_empty_store_is_filled_from_the_bucket_alone(copies, bucket, fetched,
     again = RestoredBlobs(target=str(target))
     fetch_documents(bucket, target, 2, again)
     assert again.documents == 0
-
-
-def test_a_scrub_repairs_from_the_bucket_what_no_disk_has(copies, bucket, fetched, depot_database):
-    blobs = copies.put_some(1, 6)
-    copies.record(depot_database.owner_url, blobs)
-    copies.mirror()
-    Push(Layout(copies.root), bucket).reconcile()
-    copies.in_store(blobs[0]).write_bytes(b"bad")
-    copies.in_mirror(blobs[0]).unlink()
-    options = ScrubOptions(timedelta(days=1), repair=True, workers=2)
-    with (
-        open_records(depot_database.dump_url) as records,
-        open_scrubber(copies.root, copies.mirror_root, records, options, fetched) as scrubber,
-    ):
-        result = scrubber.scrub(PREFIXES)
-    assert (len(result.damaged), result.unrepaired) == (2, [])
-    assert copies.mirrored() == copies.objects()
-    copies.store.verify(blobs[0])
 
 
 def test_what_is_removed_goes_from_the_bucket_too(copies, bucket, fetched):

@@ -76,6 +76,8 @@ def test_every_check_and_job_has_a_description():
         "rpo_within_objective",
         "drill_age",
         "logical_drill_age",
+        "scrub_age",
+        "blobs_collected",
     }
     assert all(spec.description and spec.blocking for spec in checks)
     names = [job.name for job in (*jobs.ALL, merge_execution)]

@@ -13,6 +13,7 @@ from depot_ops.assets.tiering import blob_tiering
 from depot_ops.checks.tiering import tiering_checks
 from depot_ops.settings import TierChoiceSettings, load
 from depot_ops.tiering.documents import parse_document
+from depot_ops.tiering.evict import Evicted
 from depot_ops.tiering.policy import Policy
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -50,6 +51,21 @@ def test_it_is_there_where_depot_ops_moves(tmp_path, monkeypatch):
     assert load(TierChoiceSettings).is_explicit
     monkeypatch.setenv("TIER_MODE", "lifecycle")
     assert not load(TierChoiceSettings).is_explicit
+    assert not load(TierChoiceSettings).runs_nightly
+    monkeypatch.setenv("TIER_EVICT", "true")
+    assert load(TierChoiceSettings).runs_nightly
+
+
+def test_where_s3_moves_the_disk_is_still_ours(configured, history, monkeypatch):
+    sha256 = configured.put("old")
+    history.blob(sha256, 200 << 10)
+    history.version(sha256, days_old=40)
+    monkeypatch.setenv("TIER_MODE", "lifecycle")
+    monkeypatch.setenv("TIER_EVICT", "true")
+    monkeypatch.setattr("depot_ops.assets.tiering.evict", lambda *, delete: Evicted(evicted_objects=3 * delete))
+    done = dg.materialize([blob_tiering])
+    assert done.asset_materializations_for_node("blob_tiering")[0].metadata["evicted_objects"].value == 3
+    assert configured.storage_class(sha256) == "STANDARD"
 
 
 def test_it_says_whose_it_is_and_what_red_means():
