@@ -295,6 +295,14 @@ def test_the_build_is_sent_no_secret():
     assert "deploy/secrets/" in (REPOSITORY / ".gitignore").read_text().splitlines()
 
 
+def test_the_page_on_containers_names_services_that_are_there(services):
+    """An engine that could run its commands is not everywhere."""
+    page = (REPOSITORY / "docs" / "containers.md").read_text()
+    named = re.findall(r"docker-compose (?:exec|stop) ([\w-]+)", page)
+    assert {"db", "standby", "code-server"} == set(named) <= services.keys()
+    assert set(re.findall(r"^\| `([\w-]+)`", page, re.MULTILINE)) <= services.keys()
+
+
 def test_pgadmin_signs_in_as_its_own_role(services):
     servers = json.loads((REPOSITORY / "deploy" / "pgadmin" / "servers.json").read_text())["Servers"].values()
     assert {server["Username"] for server in servers} == {"depot_pgadmin"}

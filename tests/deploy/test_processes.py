@@ -25,9 +25,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from depot_api.secret_files import with_secrets
 from depot_ops.launch import launch, wait
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.cluster import Cluster
+from tests.end_to_end import test_stack as end_to_end
+from tests.end_to_end.test_stack import library, tree
+
+__all__ = ["library", "tree"]
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -87,6 +92,22 @@ class Running:
     def log(self, name: str) -> str:
         return (self.places.root / f"{name}.log").read_text(errors="replace")
 
+    # What the end-to-end suite asks of the embedded stack.
+    run, graphql = end_to_end.Stack.run, end_to_end.Stack.graphql
+
+    @property
+    def data_dir(self) -> Path:
+        return self.places.root
+
+    @property
+    def told(self) -> dict[str, object]:
+        return {"dagster_url": f"http://127.0.0.1:{self.ports['dagster-webserver']}"}
+
+    def environment(self) -> dict[str, str]:
+        """As of a shell in code-server."""
+        there = with_secrets(self.places.environment(self.services["code-server"]))
+        return there | {"DAGSTER_URL": str(self.told["dagster_url"])}
+
     def metrics(self) -> str:
         return httpx.get(f"http://127.0.0.1:{self.ports['depot-ops-metrics']}/metrics").raise_for_status().text
 
@@ -137,6 +158,12 @@ def root() -> Iterator[Path]:
     made.chmod(0o711)
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def directory(root) -> Path:
+    """Of the end-to-end suite's fixtures."""
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +242,14 @@ def stack(root, services, primary, dagster_port) -> Iterator[Running]:
         running.stop()
 
 
+@pytest.mark.skipif("TORTURE_SECONDS" not in os.environ, reason="a minute or two: make torture asks")
+def test_the_end_to_end_suite_on_what_compose_starts(stack, library, tree, root):
+    """What it does with nothing broken but content: the rest kills what the embedded stack would start again."""
+    end_to_end.test_the_webserver_answers_from_its_storage(stack)
+    end_to_end.test_a_tree_goes_in_and_comes_out_byte_for_byte(stack, library, tree, root)
+    end_to_end.test_the_night_proves_its_backup_and_finds_later_damage(stack)
+
+
 def test_a_submit_and_a_night_on_what_compose_starts(stack):
     url = f"http://127.0.0.1:{stack.ports['asset-service']}"
     content = b"from a container"
@@ -231,7 +266,7 @@ def test_a_submit_and_a_night_on_what_compose_starts(stack):
     night = wait(dagster, launch(dagster, "nightly_maintenance"), HEALTHY_SECONDS)
     assert night.dagster_status == "SUCCESS", f"{night}{stack.log('code-server')}{stack.log('dagster-daemon')}"
     assert {check.check for check in night.checks} >= {"service_health", "restorable_listing", "full_read"}
-    assert len(list((stack.places.root / "backups").glob("*.dump"))) == 1
+    assert list((stack.places.root / "backups").glob("*.dump"))
     # In a container the rest of DAGSTER_HOME cannot be written.
     service = stack.services["code-server"]
     mounted = [*service["tmpfs"], *(volume.split(":")[1] for volume in service["volumes"])]
@@ -261,7 +296,8 @@ def test_operations_are_told_to_prometheus(stack):
     """After the night, and of all that its environment names: what is not asked for can never be an alarm."""
     stack.wait_until_healthy("depot-ops-metrics")
     deadline = time.monotonic() + HEALTHY_SECONDS
-    while "depot_ops_dagster_check_healthy{" not in (told := stack.metrics()):  # it asks again after half a minute
+    of_the_night = {"restorable_listing", "full_read", "checksum", "row_counts", "backup_age"}
+    while in_dagster(told := stack.metrics()) != of_the_night:  # it asks again after half a minute
         assert time.monotonic() < deadline, stack.log("depot-ops-metrics")
         time.sleep(0.5)
     asked = set(re.findall(r'^depot_ops_check_healthy\{check="(\w+)"', told, re.MULTILINE))
@@ -269,8 +305,10 @@ def test_operations_are_told_to_prometheus(stack):
         *("backup_age", "wal_freshness", "archiver_backlog", "spool_backlog", "drill_age", "mirror_lag"),
         *("scrub_age", "replica_health", "service_health", "dagster_checks"),
     }
-    found = set(re.findall(r'^depot_ops_dagster_check_healthy\{asset="logical_backup",check="(\w+)"\} 1', told, re.M))
-    assert found == {"restorable_listing", "full_read", "checksum", "row_counts", "backup_age"}
+
+
+def in_dagster(told: str) -> set[str]:
+    return set(re.findall(r'^depot_ops_dagster_check_healthy\{asset="logical_backup",check="(\w+)"\} 1', told, re.M))
 
 
 def test_the_access_rules_let_each_role_into_its_database_only(stack):

@@ -211,7 +211,7 @@ def test_the_night_proves_its_backup_and_finds_later_damage(stack):
     stack.run("depot-ops", "backup", "verify")
 
 
-@pytest.mark.parametrize("section", ["Prove the backups again", "Restore a dump beside"])
+@pytest.mark.parametrize("section", ["Prove the backups again", "Restore a dump beside", "Tell the monitoring"])
 def test_what_the_runbook_says(stack, tmp_path, section):
     """What needs neither a standby nor damage; tests/docs has the rest."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
