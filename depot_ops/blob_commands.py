@@ -285,7 +285,7 @@ def restore(
                 result = restore_blobs(wanted, copies.sources(), store, workers, still_wanted=records.of)
                 result.affected = affected_by(catalogue, result.lost)
         if project is None:
-            copies.restore_documents(store, workers, result)
+            copies.restore_documents(store, workers, result, from_both=no_catalogue)
     except (SettingsError, CopyUnreachable, BlobRestoreError, PlaceError, BadAddress, psycopg.Error, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     raise _restored(result, as_json)

@@ -172,9 +172,9 @@ class ScrubSettings(PushSettings, MirrorSettings, BlobCopySettings):
         30, ge=1, le=365, description="SCRUB_PERIOD_DAYS: in which every object on every disk is read through once."
     )
     scrub_bucket_period_days: int = Field(
-        180,
+        365,
         ge=0,
-        le=3650,
+        le=365,
         description="SCRUB_BUCKET_PERIOD_DAYS: in which every object in the bucket is read through once; 0 is never.",
     )
 

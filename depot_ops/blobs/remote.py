@@ -40,11 +40,14 @@ class Copies:
         """All that either has. Raises CopyUnreachable, SettingsError and PlaceError."""
         return all_of_copies(self.mirror, push_target() if self.bucket else None)
 
-    def restore_documents(self, store: Path, workers: int, result: RestoredBlobs) -> None:
-        """From the nearer one, then what it has not. Raises BlobRestoreError, SettingsError and PlaceError."""
+    def restore_documents(self, store: Path, workers: int, result: RestoredBlobs, *, from_both: bool = False) -> None:
+        """From the nearer one; `from_both`, as without a catalogue, from the other what that has not.
+
+        Raises BlobRestoreError, SettingsError and PlaceError.
+        """
         if self.mirror:
             restore_documents(self.mirror, store, result)
-        if self.bucket:
+        if self.bucket and (from_both or not self.mirror):
             fetch_documents(push_target(), store, workers, result, refetch=self.mirror is None)
 
 

@@ -78,7 +78,7 @@ class ScrubOptions:
     repair: bool = False
     workers: int = 4
     settled_seconds: float = 300.0
-    bucket_period: timedelta = timedelta(days=180)
+    bucket_period: timedelta = timedelta(days=365)
 
 
 class Scrubber:
@@ -99,9 +99,8 @@ class Scrubber:
         self._options = options
 
     def scrub_due(self, told: Told = lambda _done, _all: None) -> Scrubbed:
-        """Read a day's share of each copy, as `scrub`."""
-        now = datetime.now(UTC)
-        return self._scrub({copy.name: copy.state.due(self._period(copy), now) for copy in self._copies}, told)
+        """Read a day's share of each copy, and what was never read of those on disk, as `scrub`."""
+        return self._scrub({copy.name: self._due(copy) for copy in self._copies}, told)
 
     def scrub(
         self, prefixes: Iterable[str], told: Told = lambda _done, _all: None, only: CopyName | None = None
@@ -110,8 +109,11 @@ class Scrubber:
         wanted = list(prefixes)
         return self._scrub({copy.name: wanted for copy in self._copies if only in (None, copy.name)}, told)
 
-    def _period(self, copy: ScrubbedCopy) -> timedelta:
-        return self._options.bucket_period if copy.name is CopyName.BUCKET else self._options.period
+    def _due(self, copy: ScrubbedCopy) -> list[str]:
+        now = datetime.now(UTC)
+        if copy.name is CopyName.BUCKET:  # which bills for what is read: no more at once than has to be
+            return copy.state.due(self._options.bucket_period, now)
+        return copy.state.due(self._options.period, now, catch_up=True)
 
     def _scrub(self, wanted: Mapping[CopyName, Iterable[str]], told: Told) -> Scrubbed:
         result, started = Scrubbed(unread=dict(self._unread)), time.monotonic()

@@ -40,12 +40,18 @@ class ScrubState(BaseModel):
         """Of the prefixes that were read through; None when none was."""
         return min(self.verified_at.values(), default=None)
 
-    def due(self, period: timedelta, now: datetime) -> list[str]:
-        """A day's share of the prefixes, the oldest first, and all that would otherwise be late tomorrow."""
+    def due(self, period: timedelta, now: datetime, *, catch_up: bool = False) -> list[str]:
+        """A day's share of the prefixes, the oldest first, and all that would otherwise be late tomorrow.
+
+        With `catch_up` also whatever was never read: nothing is known of it yet.
+        """
         by_age = sorted(PREFIXES, key=lambda prefix: (self.verified(prefix), prefix))
         share = math.ceil(len(PREFIXES) / max(1, period.days))
         late = now - period + timedelta(days=1)
-        return [prefix for n, prefix in enumerate(by_age) if n < share or self.verified(prefix) < late]
+        never = set(self.never_verified) if catch_up else set()
+        return [
+            prefix for n, prefix in enumerate(by_age) if n < share or self.verified(prefix) < late or prefix in never
+        ]
 
 
 def load_state(root: Path) -> ScrubState | None:

@@ -151,7 +151,7 @@ def test_without_a_catalogue_all_comes_back_that_either_copy_has(copies, tmp_pat
     left = Copies(copies.mirror_root, BucketCopy("s3://never/asked", ObjectStorageSettings()))
     sources = [directory_source(root) for root in (copies.mirror_root, tmp_path / "bucket")]
     result = restore_blobs(left.everything(), sources, tmp_path / "new", workers=2)
-    left.restore_documents(tmp_path / "new", 2, result)
+    left.restore_documents(tmp_path / "new", 2, result, from_both=True)
     assert (result.objects, result.lost_objects, result.documents) == (20, 0, 2)
     assert copies.objects(tmp_path / "new") == copies.objects()
     assert (tmp_path / "new" / "refs" / "bucket" / "project.json").exists()

@@ -244,6 +244,15 @@ def test_a_share_each_day_reaches_everything_within_the_period(days):
         assert all(now - state.verified(prefix) <= timedelta(days=days) for prefix in PREFIXES)
 
 
+def test_what_was_never_read_is_caught_up_with_where_reading_is_free():
+    now = datetime.now(UTC)
+    state = ScrubState(verified_at=dict.fromkeys(PREFIXES[:200], now - timedelta(days=1)))
+    assert set(PREFIXES[200:]) <= set(state.due(PERIOD, now, catch_up=True))
+    assert len(state.due(PERIOD, now)) == 9
+    state.verified_at |= dict.fromkeys(PREFIXES, now)
+    assert len(state.due(PERIOD, now, catch_up=True)) == 9
+
+
 @pytest.mark.parametrize("total", [1, 7, 256])
 def test_the_shards_together_are_everything_once(total):
     assert sorted(p for n in range(1, total + 1) for p in shard_of(n, total)) == PREFIXES
