@@ -19,14 +19,16 @@ def configured(primary, monkeypatch):
     monkeypatch.setenv("DEPOT_PG_BINDIR", str(primary.cluster.binaries.bindir))
     spool = ["--spool", primary.cluster.wal_spool, "--interval-seconds", "0.05"]
     collector = subprocess.Popen([sys.executable, "-m", "depot_ops", "wal", "collect", *spool])
-    primary.execute("SELECT pg_switch_wal()")
-    deadline = time.monotonic() + 30
-    while not primary.archive_root.is_dir():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    yield primary
-    collector.send_signal(signal.SIGTERM)
-    assert collector.wait() == 0
+    try:
+        primary.execute("SELECT pg_switch_wal()")
+        deadline = time.monotonic() + 60
+        while not primary.archive_root.is_dir():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield primary
+    finally:
+        collector.send_signal(signal.SIGTERM)
+        assert collector.wait() == 0
 
 
 def run(job: str, *assets: str) -> dg.ExecuteInProcessResult:
