@@ -34,8 +34,8 @@ MAX_ATTEMPTS = 3
 RECENT_RUNS = 100
 # Longer than every step together may take; the storage of Dagster does not notice that a run's process died.
 DEAD_RUN_SECONDS = 180
-# A watch that ended longer ago says nothing of now.
-FORGET_LOOKS_SECONDS = 5.0
+# A watch that ended longer ago says nothing of now. Where the machine is short of time, ticks come that much apart.
+FORGET_LOOKS_SECONDS = 20.0
 TOLD = (ReplicaError, psycopg.Error, OSError, SettingsError)
 
 

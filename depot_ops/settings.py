@@ -355,7 +355,10 @@ class FailoverSettings(ReplicaSettings):
     )
     failover_looks: int = Field(4, ge=2, le=5, description="FAILOVER_LOOKS: of so many looks, one after the other.")
     failover_interval_seconds: float = Field(
-        1.0, ge=0.5, le=1.5, description="FAILOVER_INTERVAL_SECONDS: from one look to the next."
+        1.0,
+        ge=0.5,
+        le=1.5,
+        description="FAILOVER_INTERVAL_SECONDS: from one look to the next, half of it when one failed.",
     )
     failover_max_loss_bytes: int = Field(
         1 << 20, ge=0, description="FAILOVER_MAX_LOSS_BYTES: more of the primary's log is never lost without a person."

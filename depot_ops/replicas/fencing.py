@@ -64,13 +64,17 @@ class Fenced:
         except OSError:
             return None
         before = (start - 1) // size
-        begin = max(start - LOOK_BACK_BYTES, before * size) if before in segments else start
-        first, behind = begin // size, max(segments, default=0) + 1
+        first = before if before in segments else start // size
+        behind = max(segments, default=0) + 1
         if not all(number in segments for number in range(first, behind)) or first >= behind:
             return None
-        end = self._end_of_records(begin, behind * size, segments[first].timeline)
-        # What a checkpoint wrote was on disk before the control file told of it.
-        return None if end is None or end < self.control.checkpoint_lsn else max(start, end)
+        # Where the server went on to the next segment early, the end of the one before is empty.
+        for begin in sorted({max(start - LOOK_BACK_BYTES, first * size), first * size}, reverse=True):
+            end = self._end_of_records(begin, behind * size, segments[first].timeline)
+            if end is not None:
+                # What a checkpoint wrote was on disk before the control file told of it.
+                return None if end < self.control.checkpoint_lsn else max(start, end)
+        return None
 
     def _end_of_records(self, begin: int, behind: int, timeline: int) -> int | None:
         """None when there is none, and when something else ends the reading than a record that is not one."""
