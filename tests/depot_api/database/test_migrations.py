@@ -27,7 +27,7 @@ def test_a_second_upgrade_waits_for_the_first_however_long_it_takes(depot_databa
         thread.start()
         waiting = """SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                      WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"""
-        while not first.execute(waiting).fetchone():
+        while first.execute(waiting).fetchone() is None:
             assert thread.is_alive(), ended
         until = time.monotonic() + LOCK_TIMEOUT_SECONDS + 0.5
         while time.monotonic() < until:

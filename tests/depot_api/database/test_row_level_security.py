@@ -1,9 +1,15 @@
 """Invariant 7: row-level security is the wall. Walks every table, so that a new one cannot be forgotten."""
 
+from contextlib import suppress
+
 import psycopg
 import pytest
 from psycopg import errors, sql
+from psycopg.types.json import Jsonb
 
+from tests.depot_api.test_permissions_matrix import POLICY, status_of, world
+
+__all__ = ["world"]
 # Migration bookkeeping; it holds no tenant's data.
 NOT_TENANT_DATA = {"alembic_version"}
 HISTORY = ("asset_versions", "branch_heads", "branch_lineage", "events", "audit_log", "project_blobs")
@@ -69,25 +75,101 @@ def test_the_role_of_operations_writes_canaries_and_can_do_nothing_else(depot_da
         assert role.fetchone() == (False,)
 
 
-def test_without_an_identity_there_are_no_rows(api, project):
-    project.add("Content/a.uasset", b"a")
-    with psycopg.connect(api.service_url) as connection:
-        seen = {table: visible_rows(connection, table) for table in tables(api.owner_url)}
-    assert {table: rows for table, rows in seen.items() if rows > 0} == {}
+def owned_rows(url: str, table: str) -> int:
+    with psycopg.connect(url) as owner:
+        row = owner.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
-def test_a_stranger_sees_no_row_of_the_project_in_any_table(api, project):
-    project.add("Content/a.uasset", b"secret")
-    stranger = api.user("editor")
-    with psycopg.connect(api.owner_url) as owner, psycopg.connect(api.service_url) as service:
-        as_user(service, stranger.id)
-        for table in tables(api.owner_url):
-            seen = visible_rows(service, table)
-            if table == "users":  # names of colleagues are not a tenant's
+@pytest.fixture(scope="module")
+def full(api, world):
+    """A service with rows in every table: of what every route writes, and of what needs more than a request."""
+    admin, project = world.project.http, world.project.id
+    for route in sorted(route for route in POLICY if not route.startswith("GET ")):
+        status_of(world, route, admin)
+    key = {"Idempotency-Key": "once"}
+    world.made("POST", "/changelists", headers=key, json={"project_id": project, "branch_id": world.project.main})
+    have = {"at": 1, "files": [{"path": "seen", "version": 1}]}
+    world.made("POST", f"/workspaces/{world.workspace()}/synced", json=have)
+    world.made("PUT", f"/projects/{project}/typemap", json={"rules": [{"pattern": "*.png"}]})
+    rules = {"rules": [{"pattern": "**", "access": "read", "role": "viewer"}]}
+    world.made("PUT", f"/projects/{project}/path-permissions", json=rules)
+    with psycopg.connect(api.owner_url) as owner:
+        owner.execute("INSERT INTO ops_canaries DEFAULT VALUES")
+        owner.execute("INSERT INTO blob_tombstones (sha256) SELECT sha256 FROM blobs LIMIT 1")
+        owner.execute(
+            """INSERT INTO upload_reservations (project_id, user_id, size_bytes, expires_at)
+               SELECT project_id, user_id, 1, now() + interval '1 day' FROM project_members WHERE project_id = %s""",
+            (project,),
+        )
+    empty = [table for table in tables(api.owner_url) if owned_rows(api.owner_url, table) == 0]
+    assert empty == [], "a table that nothing fills proves nothing"
+    return api
+
+
+@pytest.fixture(params=["stranger", "nobody"])
+def outsider(full, request):
+    """A connection of the service's: for somebody who is in no project, or with no identity at all."""
+    with psycopg.connect(full.service_url) as service:
+        if request.param == "stranger":
+            as_user(service, full.user("editor").id)
+        yield service
+
+
+def own_rows(connection: psycopg.Connection, table: str) -> int:
+    """What a stranger may see: names of colleagues, which are not a tenant's, and the token that it has."""
+    if connection.execute("SELECT app_user_id()").fetchone() == (None,):
+        return 0
+    return {"users": 1_000_000, "api_tokens": 1}.get(table, 0)
+
+
+def test_an_outsider_sees_no_row_in_any_table(full, outsider):
+    for table in tables(full.owner_url):
+        seen = visible_rows(outsider, table)
+        assert seen <= own_rows(outsider, table), f"{table}: an outsider sees {seen} rows"
+
+
+def columns(connection: psycopg.Connection, table: str, privilege: str) -> list[sql.Identifier]:
+    """Those that the service may write itself."""
+    rows = connection.execute(
+        """SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+           AND attidentity = '' AND attgenerated = '' AND has_column_privilege(attrelid, attnum, %s)""",
+        (table, privilege),
+    ).fetchall()
+    return [sql.Identifier(name) for (name,) in rows]
+
+
+def changed(connection: psycopg.Connection, statement: sql.Composed, *parameters: object) -> int:
+    """How many rows it wrote; it is undone."""
+    with connection.transaction(force_rollback=True):
+        return connection.execute(statement, parameters).rowcount
+
+
+def test_an_outsider_changes_no_row_in_any_table(full, outsider):
+    for name in tables(full.owner_url):
+        table, allowed = sql.Identifier(name), min(own_rows(outsider, name), 1)
+        statements = [
+            sql.SQL("UPDATE {} SET {} = NULL").format(table, column) for column in columns(outsider, name, "UPDATE")
+        ]
+        for statement in [*statements, sql.SQL("DELETE FROM {}").format(table)]:
+            with suppress(errors.InsufficientPrivilege):
+                assert changed(outsider, statement) <= allowed, f"{name}: an outsider changed rows"
+
+
+def test_an_outsider_adds_no_row_to_any_table(full, outsider):
+    with psycopg.connect(full.owner_url) as owner:
+        for name in tables(full.owner_url):
+            names = columns(outsider, name, "INSERT")
+            if not names:
                 continue
-            total = owner.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone()
-            allowed = 1 if table == "api_tokens" else 0  # the stranger's own
-            assert seen <= allowed, f"{table}: a stranger sees {seen} of {total}"
+            table, listed = sql.Identifier(name), sql.SQL(", ").join(names)
+            row = owner.execute(sql.SQL("SELECT to_jsonb(t) FROM {} t LIMIT 1").format(table)).fetchone()
+            assert row is not None
+            insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM jsonb_populate_record(NULL::{}, %s)")
+            # The wall comes before what a row may not repeat: another error would mean that there is none.
+            with pytest.raises(errors.InsufficientPrivilege):
+                changed(outsider, insert.format(table, listed, listed, table), Jsonb(row[0]))
 
 
 def test_a_password_hash_cannot_be_selected(api):
