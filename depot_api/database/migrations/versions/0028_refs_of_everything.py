@@ -6,7 +6,7 @@ Revision ID: 0028
 from depot_api.database.migrations.sql import run_sql_file
 
 revision = "0028"
-down_revision = "0026"
+down_revision = "0027"
 
 
 def upgrade() -> None:
