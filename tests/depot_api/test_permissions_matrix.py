@@ -1,4 +1,4 @@
-"""Every route, for every role, for strangers, admins and without a token: what docs/permissions.md promises."""
+"""Every route, for every role, strangers, admins, scopes of tokens and nobody: what docs/permissions.md promises."""
 
 import hashlib
 import os
@@ -17,17 +17,29 @@ from depot_api.blobstore.pack import MEDIA_TYPE, encode_header
 
 PERMISSIONS = Path(__file__).parents[2] / "docs" / "permissions.md"
 ROLES = ("viewer", "reviewer", "contributor", "lead", "manager", "owner")
-# Not by role but by the scope of a token; tests/depot_api/changelists/test_items.py has it.
-BY_SCOPE = "POST /changelists/{changelist_id}/validations"
+# Of a studio admin: what the scope leaves of what an admin may do.
+SCOPES = ("read", "write", "pipeline")
+QUESTIONS = ("/objects/missing", "/objects/fetch")
 
 
-def policy() -> dict[str, str]:
-    """route → who, from the table that people read."""
-    rows = re.findall(r"^\| `([A-Z]+ /[^`]*)` \| ([a-z ,;]+) \|$", PERMISSIONS.read_text(), re.MULTILINE)
-    return {route: re.split("[,;]", who)[0].strip() for route, who in rows}
+@dataclass(frozen=True)
+class Policy:
+    """Who may ask a route; on what is their own only, or also on others' from a role on."""
+
+    who: str
+    own: bool
+    of_others: str | None
 
 
-POLICY = policy()
+def policies() -> dict[str, Policy]:
+    """By route, from the table that people read."""
+    rows = re.findall(
+        r"^\| `([A-Z]+ /[^`]*)` \| ([a-z ]+)(, own)?(?:; ([a-z]+))? \|$", PERMISSIONS.read_text(), re.MULTILINE
+    )
+    return {route: Policy(who, bool(own), of_others or None) for route, who, own, of_others in rows}
+
+
+POLICY = policies()
 DELIVERY = "POST /projects/{project_id}/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"
 Call = dict[str, Any]
 
@@ -45,6 +57,7 @@ class World:
     reader: str
     members: dict[str, str]
     side: str
+    colleague: httpx.Client
 
     def made(self, method: str, url: str, http: httpx.Client | None = None, **request: Any) -> Any:
         response = (http or self.maker).request(method, url, **request)
@@ -179,6 +192,15 @@ class World:
         self.made("POST", f"/merge-jobs/{job['id']}/step", self.project.http, json=step)
         return str(self.made("GET", f"/branch-merges/{merge}/conflicts", self.project.http)["items"][0]["id"])
 
+    def validation(self) -> Call:
+        """Of somebody else's work than the pipeline's user."""
+        maker, self.maker = self.maker, self.users["contributor"]
+        changelist = self.changelist()
+        (item,) = self.made("GET", f"/changelists/{changelist}/items")["items"]
+        self.maker = maker
+        passed = {"path": item["path"], "sha256": item["sha256"], "status": "passed"}
+        return {"ids": {"changelist_id": changelist}, "json": {"items": [passed]}}
+
     def text(self) -> Call:
         merge = self.merge()
         conflict, job = self.conflict(merge), self.claimed(merge)
@@ -278,6 +300,7 @@ CALLS: dict[str, Callable[[World], Call]] = {
     "POST /changelists/{changelist_id}/items": lambda w: {"json": {"items": [w.add()]}},
     "POST /changelists/{changelist_id}/items/revert": lambda w: {"json": {"paths": ["none"]}},
     "POST /changelists/{changelist_id}/revert": lambda w: {"ids": {"changelist_id": w.submitted()}, "json": {}},
+    "POST /changelists/{changelist_id}/validations": World.validation,
     "POST /changelists/{changelist_id}/review-requests": lambda w: {"json": {}},
     "PUT /changelists/{changelist_id}/review": lambda w: {
         "ids": {"changelist_id": w.under_review()},
@@ -326,7 +349,12 @@ def world(api, running_api_factory):
     project = make_project(api)
     members = {role: project.member(role) for role in ROLES}
     users = {role: member.http for role, member in members.items()}
-    users |= {"admin": project.http, "editor": api.user("editor").http, "stranger": api.user().http}
+    users |= {
+        "admin": project.http,
+        "editor": api.user("editor").http,
+        "stranger": stranger_with_a_project(api, make_project),
+    }
+    users |= {scope: scoped(api, scope) for scope in SCOPES}
     content = os.urandom(16)
     project.add("seen", content)
     (asset,) = project.http.get("/assets", params={"project_id": project.id}).json()["items"]
@@ -336,13 +364,43 @@ def world(api, running_api_factory):
     side = project.http.post("/branches", json={"project_id": project.id, "name": "side"}).json()["id"]
     project.add("both", b"here")
     project.add("both", b"there", side)
-    return World(project, users, project.http, project.http, asset["id"], sha256, reader, names, side)
+    colleague = project.member("contributor").http
+    return World(project, users, project.http, project.http, asset["id"], sha256, reader, names, side, colleague)
+
+
+def stranger_with_a_project(api, make_project) -> httpx.Client:
+    """The owner of another project, in which there is something of each kind."""
+    other, owner = make_project(api), api.user()
+    body = {"username": owner.name, "role": "owner"}
+    assert other.http.post(f"/projects/{other.id}/members", json=body).status_code == 200
+    other.add("seen", b"another project's")
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    assert owner.http.put(f"/projects/{other.id}/objects/{sha256}", content=CONTENT).status_code == 201
+    items = [{"action": "add", "path": "shelved", "sha256": sha256}]
+    of = {"project_id": other.id, "branch_id": other.main}
+    for path, body in (
+        ("/changelists", of),
+        ("/shelves", {**of, "items": items}),
+        ("/workspaces", {**of, "name": "theirs"}),
+        ("/locks", {**of, "path": "locked", "base_version": None}),
+        (f"/projects/{other.id}/webhooks", {"url": "https://example.com/theirs"}),
+    ):
+        response = owner.http.post(path, json=body)
+        assert response.status_code == 201, response.text
+    return owner.http
+
+
+def scoped(api, scope: str) -> httpx.Client:
+    """The studio admin's, with a token of that scope."""
+    with api.client() as http:
+        made = http.post("/auth/tokens", json={"name": scope, "scope": scope, "expires_in_days": 1})
+    return api.client(made.json()["token"])
 
 
 def test_the_table_names_every_route_and_no_other(world):
-    paths = httpx.get(f"{world.project.api.url}/openapi.json").json()["paths"]
+    paths = world.project.http.get("/openapi.json").json()["paths"]
     routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    assert routes - {BY_SCOPE} == set(POLICY)
+    assert routes == set(POLICY)
 
 
 def status_of(world: World, route: str, http: httpx.Client) -> int:
@@ -357,10 +415,16 @@ def status_of(world: World, route: str, http: httpx.Client) -> int:
 
 def expected(who: str, subject: str, route: str) -> str:
     """`passes`, or the status that it is refused with."""
+    if subject in SCOPES:
+        return expected_of_scope(who, subject, route)
+    if who == "pipeline" and subject != "nobody":
+        return "403"
     if who == "everyone" or (who == "signed in" and subject != "nobody"):
         return "passes"
-    if subject == "nobody":
-        return "401"
+    return "401" if subject == "nobody" else expected_of_role(who, subject, route)
+
+
+def expected_of_role(who: str, subject: str, route: str) -> str:
     if subject == "admin":
         return "passes"
     if who == "editor":
@@ -368,6 +432,17 @@ def expected(who: str, subject: str, route: str) -> str:
     if subject in ("stranger", "editor"):
         return "403" if who == "admin" and ("/users" in route or route == "GET /audit") else "404"
     return "passes" if who in ROLES and ROLES.index(subject) >= ROLES.index(who) else "403"
+
+
+def expected_of_scope(who: str, scope: str, route: str) -> str:
+    """Of the studio admin's tokens."""
+    if who == "everyone":
+        return "passes"
+    if who == "pipeline":
+        return "passes" if scope == "pipeline" else "403"
+    reads = route.startswith("GET ") or route.endswith(QUESTIONS)
+    of_accounts = who == "admin" or route == "POST /auth/password"
+    return "403" if of_accounts or (scope != "write" and not reads) else "passes"
 
 
 # What passes and still cannot succeed: made-up account and password, another's token, nothing delivered yet.
@@ -385,7 +460,7 @@ def passed(status: int, route: str) -> bool:
 
 @pytest.mark.parametrize("route", sorted(POLICY))
 def test_every_subject_gets_what_the_table_promises(world, route):
-    who = POLICY[route]
+    who = POLICY[route].who
     nobody = httpx.Client(base_url=world.project.api.url, timeout=30)
     seen, wanted = {}, {}
     for subject, http in [*world.users.items(), ("nobody", nobody)]:
@@ -393,9 +468,28 @@ def test_every_subject_gets_what_the_table_promises(world, route):
             subject in ROLES and "workspace_id" in route
         )
         world.maker = http if can_make else world.project.http
-        world.asker = world.project.http if subject == "nobody" else http
+        world.asker = world.project.http if subject in ("nobody", *SCOPES) else http
         status = status_of(world, route, http)
         wanted[subject] = expected(who, subject, route)
         seen[subject] = "passes" if wanted[subject] == "passes" and passed(status, route) else str(status)
     nobody.close()
     assert seen == wanted
+
+
+@pytest.mark.parametrize("route", sorted(route for route, policy in POLICY.items() if policy.own))
+def test_what_is_someone_elses_is_not_ones_own(world, route, monkeypatch):
+    monkeypatch.setattr(world, "content", lambda: world.sha256)  # which every member may refer to
+    world.maker = world.asker = world.users["contributor"]
+    assert status_of(world, route, world.colleague) in (403, 404)
+    if of_others := POLICY[route].of_others:
+        assert status_of(world, route, world.users[of_others]) < 300
+
+
+@pytest.mark.parametrize("path", ["/projects", "/reviews", "/reviews/pending", "/merge-jobs", "/auth/tokens"])
+@pytest.mark.parametrize("subject", ["stranger", "editor"])
+def test_lists_over_all_projects_hold_nothing_of_this_one(world, path, subject):
+    world.maker = world.project.http
+    world.under_review(), world.merge()
+    assert world.project.id in world.project.http.get("/projects").text
+    answer = world.users[subject].get(path)
+    assert (answer.status_code, world.project.id in answer.text) == (200, False)

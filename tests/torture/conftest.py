@@ -52,15 +52,19 @@ class KillableService:
 
     def token(self, studio_role: str) -> str:
         """A new user's."""
-        token = new_api_token()
+        return self.user(studio_role)[1]
+
+    def user(self, studio_role: str) -> tuple[str, str]:
+        """A new user's name and token."""
+        name, token = f"user-{secrets.token_hex(6)}", new_api_token()
         with psycopg.connect(self.owner_url) as owner:
             owner.execute(
                 """WITH made AS (INSERT INTO users (username, studio_role) VALUES (%s, %s) RETURNING id)
                    INSERT INTO api_tokens (user_id, name, token_sha256, scope, expires_at)
                    SELECT id, 'torture', %s, 'admin', now() + interval '1 day' FROM made""",
-                (f"user-{secrets.token_hex(6)}", studio_role, hash_api_token(token)),
+                (name, studio_role, hash_api_token(token)),
             )
-        return token
+        return name, token
 
 
 @pytest.fixture

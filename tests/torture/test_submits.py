@@ -1,7 +1,8 @@
 """Many clients submit, lock, shelve and abandon at random while the service is killed with `kill -9` and started again.
 
-Afterwards history itself is asked: the heads equal a serial order, nothing acknowledged is missing, and nothing
-unacknowledged is half there. `make torture SEED=n TORTURE_SECONDS=n` runs it for longer; CI runs it for seconds.
+Afterwards history itself is asked: the heads equal a serial order, nothing acknowledged is missing, nothing
+unacknowledged is half there, and no path changed under somebody else's lock. `make torture SEED=n TORTURE_SECONDS=n`
+runs it for longer; CI runs it for seconds.
 """
 
 import hashlib
@@ -19,7 +20,9 @@ import psycopg
 
 SEED = int(os.environ.get("SEED", "1"))
 TORTURE_SECONDS = float(os.environ.get("TORTURE_SECONDS", "8"))
-CLIENTS = 6
+ROLES = ("contributor", "contributor", "contributor", "contributor", "lead", "lead")
+EXCLUSIVE = "Content/d0/**"  # changed only under a lock
+LEASE_SECONDS = 3600  # longer than any run
 PATHS = [f"Content/d{n % 5}/a{n}.uasset" for n in range(40)]
 LIFE_SECONDS = (0.5, 4.0)  # of the service between two kills
 GIVE_UP_SECONDS = 120
@@ -37,6 +40,8 @@ class Client:
     acknowledged: dict[str, int] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     abandoned: set[str] = field(default_factory=set)
+    shelves: dict[str, set[tuple[str, str | None]]] = field(default_factory=dict)
+    locks: set[tuple[str, int]] = field(default_factory=set)
 
     def run(self) -> None:
         steps: list[Callable[[], None]] = [self.submit, self.submit, self.submit, self.shelve, self.abandon, self.lock]
@@ -67,28 +72,26 @@ class Client:
         rows = self.ask("GET", f"/branches/{self.branch}/manifest", params={"limit": 1000}).json()["items"]
         return {row["path"]: row["version"] for row in rows}
 
+    def item(self, path: str, base: int | None) -> dict[str, Any]:
+        if base is None:
+            return {"action": "add", "path": path, "sha256": self.content()}
+        if self.rng.random() < 0.25:
+            return {"action": "delete", "path": path, "base_version": base}
+        return {"action": "edit", "path": path, "base_version": base, "sha256": self.content()}
+
     def items(self) -> list[dict[str, Any]]:
         heads = self.heads()
-        items = []
-        for path in self.rng.sample(PATHS, self.rng.randint(1, 6)):
-            base = heads.get(path)
-            if base is None:
-                items.append({"action": "add", "path": path, "sha256": self.content()})
-            elif self.rng.random() < 0.25:
-                items.append({"action": "delete", "path": path, "base_version": base})
-            else:
-                items.append({"action": "edit", "path": path, "base_version": base, "sha256": self.content()})
-        return items
+        return [self.item(path, heads.get(path)) for path in self.rng.sample(PATHS, self.rng.randint(1, 6))]
 
-    def open(self) -> str:
+    def open(self, items: list[dict[str, Any]]) -> str:
         made = self.ask("POST", "/changelists", json={"project_id": self.project, "branch_id": self.branch})
         changelist: str = made.json()["id"]
-        response = self.ask("POST", f"/changelists/{changelist}/items", json={"items": self.items()})
+        response = self.ask("POST", f"/changelists/{changelist}/items", json={"items": items})
         assert response.status_code == 200, response.text
         return changelist
 
-    def submit(self) -> None:
-        changelist = self.open()
+    def submit(self, items: list[dict[str, Any]] | None = None) -> None:
+        changelist = self.open(items or self.items())
         response = self.ask("POST", f"/changelists/{changelist}/submit")
         if response.status_code == 200:
             self.acknowledged[changelist] = response.json()["number"]
@@ -97,7 +100,7 @@ class Client:
             self.refused.add(changelist)
 
     def abandon(self) -> None:
-        changelist = self.open()
+        changelist = self.open(self.items())
         response = self.ask("DELETE", f"/changelists/{changelist}", params={}, **{"headers": {"If-Match": "*"}})
         assert response.status_code in (204, 409), (
             response.text
@@ -105,8 +108,13 @@ class Client:
         self.abandoned.add(changelist)
 
     def shelve(self) -> None:
-        body = {"project_id": self.project, "branch_id": self.branch, "items": self.items()}
-        assert self.ask("POST", "/shelves", json=body).status_code in (201, 409)
+        items = self.items()
+        body = {"project_id": self.project, "branch_id": self.branch, "items": items}
+        response = self.ask("POST", "/shelves", json=body)
+        if response.status_code == 201:
+            self.shelves[response.json()["id"]] = {(item["path"], item.get("sha256")) for item in items}
+        else:
+            assert response.status_code == 409, response.text
 
     def lock(self) -> None:
         path = self.rng.choice(PATHS)
@@ -116,12 +124,15 @@ class Client:
             "branch_id": self.branch,
             "path": path,
             "base_version": base,
-            "lease_seconds": 60,
+            "lease_seconds": LEASE_SECONDS,
         }
         response = self.ask("POST", "/locks", json=body)
         if response.status_code in (200, 201):
-            self.submit()
-            self.ask("DELETE", f"/locks/{response.json()['id']}", headers={"If-Match": "*"})
+            lock = response.json()
+            self.locks.add((lock["id"], lock["fencing_number"]))
+            self.submit([{**self.item(path, base), "lock_fencing_number": lock["fencing_number"]}])
+            released = self.ask("DELETE", f"/locks/{lock['id']}", headers={"If-Match": "*"})
+            assert released.status_code in (204, 404), released.text  # 404: the submit has released it
         else:
             assert response.status_code == 409, response.text
 
@@ -135,8 +146,12 @@ def test_history_is_a_serial_order_whatever_is_killed(service):
     project = owner.post("/projects", json={"name": "torture"}).json()
     over = threading.Event()
     clients = []
-    for number in range(CLIENTS):
-        token = service.token("admin")
+    rules = {"rules": [{"pattern": EXCLUSIVE, "exclusive": True}]}
+    assert owner.put(f"/projects/{project['id']}/typemap", json=rules).status_code == 200
+    for number, role in enumerate(ROLES):
+        name, token = service.user("viewer")
+        joined = owner.post(f"/projects/{project['id']}/members", json={"username": name, "role": role})
+        assert joined.status_code == 200, joined.text
         http = httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
         clients.append(
             Client(http, project["id"], project["default_branch_id"], random.Random(f"{SEED} {number}"), over)
@@ -167,6 +182,8 @@ def test_history_is_a_serial_order_whatever_is_killed(service):
     print(f"{kills} kills, {len(acknowledged)} submits acknowledged")
     assert kills > 0 and acknowledged
     check_history(service.owner_url, project["id"], acknowledged, clients)
+    check_shelves(service.owner_url, project["id"], clients)
+    check_locks(service.owner_url, project["id"], clients)
     check_contents(owner, project)
 
 
@@ -215,6 +232,53 @@ def replay(items: list[tuple[Any, ...]]) -> list[tuple[int, str, int | None, str
         heads[path] = last_versions[path] = last_versions.get(path, 0) + 1
         written.append((number, path, heads[path], sha256))
     return written
+
+
+def check_shelves(owner_url: str, project: str, clients: list[Client]) -> None:
+    """Every request was answered in the end: so what was acknowledged is all there is, whole."""
+    with psycopg.connect(owner_url) as owner:
+        rows = owner.execute(
+            """SELECT s.id::text, s.items_count, i.path, encode(i.sha256, 'hex')
+               FROM shelves s LEFT JOIN shelf_items i ON i.shelf_id = s.id WHERE s.project_id = %s""",
+            (project,),
+        ).fetchall()
+    found: dict[str, set[tuple[str, str | None]]] = {}
+    for shelf, _, path, sha256 in rows:
+        found.setdefault(shelf, set()).add((path, sha256))
+    assert found == {shelf: items for client in clients for shelf, items in client.shelves.items()}
+    assert all(len(found[shelf]) == count for shelf, count, _, _ in rows)
+
+
+def check_locks(owner_url: str, project: str, clients: list[Client]) -> None:
+    """The audit log is in the order in which grants and submits took turns: one holder of a path at a time, and nobody
+    else's change of it meanwhile."""
+    with psycopg.connect(owner_url) as owner:
+        rows = owner.execute(
+            """SELECT table_name, operation, coalesce(after, before) FROM audit_log
+               WHERE project_id = %s AND (table_name = 'locks' OR table_name = 'changelists'
+                   AND after ->> 'status' = 'submitted' AND before ->> 'status' <> 'submitted') ORDER BY id""",
+            (project,),
+        ).fetchall()
+        items = owner.execute(
+            "SELECT changelist_id::text, path_key FROM changelist_items WHERE project_id = %s", (project,)
+        ).fetchall()
+        left = owner.execute("SELECT count(*) FROM locks WHERE project_id = %s", (project,)).fetchone()
+    paths: dict[str, list[str]] = {}
+    for changelist, key in items:
+        paths.setdefault(changelist, []).append(key)
+    held: dict[str, str] = {}
+    granted = set()
+    for table, operation, row in rows:
+        if table == "changelists":
+            others = [key for key in paths[row["id"]] if held.get(key, row["author_id"]) != row["author_id"]]
+            assert not others, f"{others} changed under the lock of somebody else"
+        elif operation == "DELETE":
+            del held[row["path_key"]]
+        else:
+            assert held.setdefault(row["path_key"], row["holder_id"]) == row["holder_id"], "two hold one path"
+            granted.add((row["id"], row["fencing_number"]))
+    assert {lock for client in clients for lock in client.locks} <= granted, "nothing acknowledged is missing"
+    assert (held, left) == ({}, (0,)), "each lock was released, by its holder or by the submit"
 
 
 def check_contents(owner: httpx.Client, project: dict[str, Any]) -> None:
