@@ -184,13 +184,22 @@ class World:
         job: dict[str, Any] = self.made("POST", "/merge-jobs/claim", self.project.http, json=body)["job"]
         return job
 
-    def conflict(self, merge: str | None = None) -> str:
-        """Of a merge that has been staged."""
-        merge = merge or self.merge()
+    def conflict(self) -> str:
+        """Of a merge whose first job has begun."""
+        merge = self.merge()
+        self.begun(merge)
+        return self.conflict_at(merge, "both")
+
+    def begun(self, merge: str) -> dict[str, Any]:
+        """The first job, which waits for texts."""
         job = self.claimed(merge)
         step = {"fencing_number": job["fencing_number"]}
         self.made("POST", f"/merge-jobs/{job['id']}/step", self.project.http, json=step)
-        return str(self.made("GET", f"/branch-merges/{merge}/conflicts", self.project.http)["items"][0]["id"])
+        return job
+
+    def conflict_at(self, merge: str, path: str) -> str:
+        conflicts = self.made("GET", f"/branch-merges/{merge}/conflicts", self.project.http)["items"]
+        return next(str(conflict["id"]) for conflict in conflicts if conflict["path"] == path)
 
     def validation(self) -> Call:
         """Of somebody else's work than the pipeline's user."""
@@ -203,8 +212,8 @@ class World:
 
     def text(self) -> Call:
         merge = self.merge()
-        conflict, job = self.conflict(merge), self.claimed(merge)
-        ids = {"job_id": job["id"], "conflict_id": conflict}
+        job = self.begun(merge)
+        ids = {"job_id": job["id"], "conflict_id": self.conflict_at(merge, "text.ini")}
         return {"ids": ids, "params": {"fencing_number": job["fencing_number"]}, "content": CONTENT}
 
     def of_claimed_job(self) -> Call:
@@ -361,9 +370,14 @@ def world(api, running_api_factory):
     sha256 = hashlib.sha256(content).hexdigest()
     names = {member.name: role for role, member in members.items()}
     reader = project.member("viewer").name
+    typemap = {"rules": [{"pattern": "*.ini", "mergeable": True}]}
+    assert project.http.put(f"/projects/{project.id}/typemap", json=typemap).status_code == 200
+    project.add("text.ini", b"before")
     side = project.http.post("/branches", json={"project_id": project.id, "name": "side"}).json()["id"]
-    project.add("both", b"here")
-    project.add("both", b"there", side)
+    for branch, content_there in ((project.main, b"here"), (side, b"there")):
+        project.add("both", content_there, branch)
+        edit = {"action": "edit", "path": "text.ini", "base_version": 1, "sha256": project.put(content_there)}
+        project.submit([edit], branch)
     colleague = project.member("contributor").http
     return World(project, users, project.http, project.http, asset["id"], sha256, reader, names, side, colleague)
 
