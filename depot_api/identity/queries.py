@@ -19,9 +19,9 @@ async def sign_in_token(tx: Transaction, token_sha256: bytes) -> DictRow | None:
     return await fetch_one(tx, "SELECT * FROM sign_in_token(%s)", (token_sha256,))
 
 
-async def sign_in_attempt(tx: Transaction, subjects: list[bytes]) -> float:
+async def sign_in_attempt(tx: Transaction, account: bytes, address: bytes) -> float:
     """Counted, and 0; or not counted, and the seconds to wait."""
-    row = await fetch_one(tx, "SELECT sign_in_attempt(%s) AS seconds", (subjects,))
+    row = await fetch_one(tx, "SELECT sign_in_attempt(%s, %s) AS seconds", (account, address))
     assert row is not None
     return float(row["seconds"])
 

@@ -37,7 +37,7 @@ GRANTABLE_SCOPES = {
 
 
 async def sign_in(depot: Depot, credentials: Credentials, address: str) -> AccessToken:
-    """Raises Unauthenticated alike for an unknown user and a wrong password; TooManyAttempts after five failures."""
+    """Raises Unauthenticated alike for an unknown user and a wrong password; TooManyAttempts after a few failures."""
     user = await _user_with_password(depot, credentials.username, credentials.password, address)
     if user is None:
         raise Unauthenticated("Username or password is wrong.")
@@ -47,10 +47,10 @@ async def sign_in(depot: Depot, credentials: Credentials, address: str) -> Acces
 
 
 async def _user_with_password(depot: Depot, username: str, password: str, address: str) -> DictRow | None:
-    """None alike for an unknown user and a wrong password. Raises TooManyAttempts after five failures."""
+    """None alike for an unknown user and a wrong password. Raises TooManyAttempts after a few failures."""
     account, origin = _subject("account", username.lower()), _subject("address", address)
     async with depot.database.anonymous() as tx:
-        wait_seconds = await queries.sign_in_attempt(tx, [account, origin])
+        wait_seconds = await queries.sign_in_attempt(tx, account, origin)
         user = await queries.sign_in_user(tx, username)
     if wait_seconds > 0:
         raise TooManyAttempts(

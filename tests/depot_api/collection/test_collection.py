@@ -377,7 +377,7 @@ class Race:
     def copy(self) -> int:
         """Whatever lies in the store goes to the mirror and the bucket; what nobody condemned comes back from there."""
         passes = 0
-        while not self.done.is_set():
+        while True:
             self.depot.mirror()
             Push(Layout(self.depot.store_root), self.bucket).reconcile()
             with psycopg.connect(self.depot.project.api.owner_url, autocommit=True) as owner:
@@ -385,7 +385,8 @@ class Race:
                 records = BlobRecords(owner)
                 restore_blobs(of_catalogue(owner), [source], self.depot.store_root, 2, still_wanted=records.of)
             passes += 1
-        return passes
+            if self.done.is_set():
+                return passes
 
     def left(self) -> dict[str, set[str]]:
         """What is in each copy of what was ever sent."""

@@ -72,6 +72,25 @@ def test_an_account_of_ones_own_does_not_clear_the_address(own_api):
     assert failures == [(1,), (1,), (1,), (3,)]
 
 
+def test_an_address_has_more_free_failures_and_is_forgiven_one_a_minute(api):
+    account, office = os.urandom(32), os.urandom(32)
+    with psycopg.connect(api.service_url, autocommit=True) as service:
+
+        def attempt() -> float:
+            """Somebody else of that office, each time."""
+            return service.execute("SELECT sign_in_attempt(%s, %s)", (os.urandom(32), office)).fetchone()[0]
+
+        assert [attempt() for _ in range(50)] == [0] * 50
+        assert attempt() > 0
+        assert service.execute("SELECT sign_in_attempt(%s, %s)", (account, os.urandom(32))).fetchone()[0] == 0
+        with psycopg.connect(api.owner_url) as owner:
+            owner.execute(
+                "UPDATE login_failures SET last_failed_at = now() - interval '3 minutes' WHERE subject_sha256 = %s",
+                (office,),
+            )
+        assert [attempt() > 0 for _ in range(4)] == [False, False, False, True]
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_an_unknown_user_costs_a_hash_too(monkeypatch, known):
     hashed = hash_password("a long password")

@@ -34,7 +34,8 @@ def test_copied_verified_listed_and_pruned(filled):
     assert len(json.loads(run("list", "--from-copy", "--json").stdout)["findings"]) == 20 + 1
     here = json.loads(run("prune", "--json").stdout)["decisions"]
     told = json.loads(run("prune", "--at-copy", "--dry-run", "--json").stdout)
-    gone = [decision["name"] for decision in here if decision["action"] == "delete"]
+    # Log goes there only once a drill has restored from there.
+    gone = [d["name"] for d in here if d["action"] == "delete" and d["name"].endswith(".dump")]
     assert [d["name"] for d in told["decisions"] if d["action"] == "delete"] == gone
     assert gone
     assert run("prune", "--at-copy").exit_code == 0

@@ -1,11 +1,13 @@
 """What is in the middle of a rejoin is nobody's primary: without its signal a start would make it writable."""
 
+import threading
+
 import pytest
 
 from depot_ops.local.depot_nodes import DepotNodes, NodeService
 from depot_ops.postgres.accounts import server_account
 from depot_ops.postgres.binaries import find_binaries
-from depot_ops.postgres.cluster import Cluster
+from depot_ops.postgres.cluster import Cluster, Patience
 from depot_ops.replicas.nodes import ReplicaError
 
 
@@ -31,16 +33,18 @@ def test_it_is_not_started(found, tmp_path, monkeypatch):
     nodes = found()
     started, said = [], []
 
-    def start(cluster: Cluster) -> None:
+    patience = Patience(said.append, threading.Event())
+
+    def start(cluster: Cluster, _: Patience | None) -> None:
         started.append(cluster)
 
     monkeypatch.setattr(Cluster, "start", start)
-    service = NodeService("postgres", nodes.standby, nodes, said.append)
+    service = NodeService("postgres", nodes.standby, nodes, patience)
     service.start()
     service.start()
     assert started == []
     assert len(said) == 1
     assert "a rejoin of it was interrupted" in said[0]
     marker.unlink()
-    NodeService("postgres", nodes.standby, nodes, said.append).start()
+    NodeService("postgres", nodes.standby, nodes, patience).start()
     assert started == [nodes.standby]

@@ -15,7 +15,7 @@ from depot_ops.replicas.hosts import check_single_host, watch_hosts, watched_hos
 from depot_ops.replicas.server import ShutdownMode
 from depot_ops.resources import Replicas
 from depot_ops.sensors import replica_sensors
-from depot_ops.settings import MetricsSettings
+from depot_ops.settings import FailoverProvider, MetricsSettings
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_two_primaries_and_a_standby_that_is_gone_are_seen(replicated, monkeypat
     watcher = Watcher([one for one in configured_probes(MetricsSettings()) if one.name == "single_primary"])
     watcher.refresh()
     assert 'depot_ops_primaries{node=""} 2.0' in exposition(watcher.seen())
-    (sensor,) = replica_sensors([primary, standby])
+    (sensor,) = replica_sensors(FailoverProvider.ASSISTED, [primary, standby])
     told = sensor(dg.build_sensor_context(resources={"replicas": Replicas(url=url)})).asset_events
     judged = {event.check_name: event.passed for event in told if isinstance(event, dg.AssetCheckEvaluation)}
     assert (judged["single_primary"], judged["synchronous_replication"]) == (False, True)
