@@ -340,11 +340,14 @@ class Race:
         self.removers = [all_copies(depot.store_root, depot.mirror_root, fetched)]
         self.contents = [b"race %d %d %s" % (seed, n, depot.project.id.encode()) for n in range(8)]
         self.done = threading.Event()
+        self.removed_objects = 0
 
     def use(self, worker: int) -> set[str]:
-        """What was submitted."""
+        """What was submitted. It goes on until something was collected beside it, on a slow machine too."""
         chance, submitted = random.Random(100 * self.seed + worker), set()
-        for n in range(20):
+        for n in range(200):
+            if n >= 20 and self.removed_objects:
+                break
             content, path = chance.choice(self.contents), f"race/{worker}/{n}"
             sha256 = hashlib.sha256(content).hexdigest()
             sent = self.depot.project.http.put(f"/projects/{self.depot.project.id}/objects/{sha256}", content=content)
@@ -369,10 +372,9 @@ class Race:
         return added.is_success and ended.is_success
 
     def collect(self) -> int:
-        removed = 0
         while not self.done.is_set():
-            removed += self.depot.collect(removers=self.removers).removed_objects
-        return removed
+            self.removed_objects += self.depot.collect(removers=self.removers).removed_objects
+        return self.removed_objects
 
     def copy(self) -> int:
         """Whatever lies in the store goes to the mirror and the bucket; what nobody condemned comes back from there."""
