@@ -4,7 +4,6 @@ Nothing is ever overwritten. A pass that was killed leaves files without a recor
 goes on behind the last file that arrived.
 """
 
-import fcntl
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from depot_ops.copies.holdings import listing
 from depot_ops.copies.units import Unit, UnitDamaged, UnitKind, hash_of, units
 from depot_ops.evidence import Status
+from depot_ops.exclusive import exclusively
 from depot_ops.places import Place, PlaceConflict, PlaceDamaged, PlaceError, PlaceMissing
 from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, fsync
 
@@ -156,11 +156,6 @@ def _write_down(backup_dir: Path, copied: Copied) -> None:
 @contextmanager
 def sole_copier(backup_dir: Path) -> Iterator[None]:
     """Hold the place against every other copier and deleter of this backup directory. Raises CopyRunning."""
-    lock = os.open(backup_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    refusal = CopyRunning(f"another copy of {backup_dir} is running, or its place is being pruned: wait")
+    with exclusively(backup_dir / LOCK_NAME, refusal):
         yield
-    except BlockingIOError:
-        raise CopyRunning(f"another copy of {backup_dir} is running, or its place is being pruned: wait") from None
-    finally:
-        os.close(lock)

@@ -1,7 +1,5 @@
 """Where drills happen: what they restore, with what, and a private directory that only one of them has."""
 
-import fcntl
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from depot_ops.exclusive import exclusively
 from depot_ops.places import Place, open_place
 from depot_ops.postgres.accounts import ServerAccount, runnable_binaries, server_account
 from depot_ops.postgres.binaries import Binaries, find_binaries
@@ -88,9 +87,10 @@ def sole_workspace(site: Site) -> Iterator[Workspace]:
     """
     site.drill_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     # The copy's server inherits the lock: when we are killed, the directory stays taken until it too has ended.
-    lock = os.open(site.drill_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _take_lock(lock, site.drill_dir)
+    refusal = DrillRunning(
+        f"another drill runs in {site.drill_dir}, or a killed one ends just now: wait until it has ended"
+    )
+    with exclusively(site.drill_dir / ".lock", refusal) as lock:
         for leftover in site.drill_dir.glob(HOMES):
             shutil.rmtree(leftover)
         home = site.drill_dir / f"{HOME_PREFIX}{secrets.token_hex(4)}"
@@ -100,14 +100,3 @@ def sole_workspace(site: Site) -> Iterator[Workspace]:
             yield Workspace(home, lock)
         finally:
             shutil.rmtree(home, ignore_errors=True)
-    finally:
-        os.close(lock)
-
-
-def _take_lock(lock: int, drill_dir: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DrillRunning(
-            f"another drill runs in {drill_dir}, or a killed one ends just now: wait until it has ended"
-        ) from None

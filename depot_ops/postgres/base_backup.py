@@ -1,7 +1,6 @@
 """Taking a base backup, full or incremental: streamed, compressed, verified, and only then given its name."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ import psycopg
 from isal import igzip
 
 from depot_ops.evidence import Figures, Finding, Status
+from depot_ops.exclusive import exclusively
 from depot_ops.postgres.base_record import (
     ARCHIVE_NAME,
     LABEL_FORMAT,
@@ -460,14 +460,9 @@ def _free_label(directory: Path, kind: BaseBackupKind) -> str:
 def sole_writer(directory: Path) -> Iterator[int]:
     """Hold the directory against every other writer and deleter; the lock is a descriptor that children inherit."""
     # pg_basebackup inherits the lock: when we are killed, the directory stays taken until it too has ended.
-    lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    refusal = BaseBackupRunning(f"another backup is writing to {directory}: wait until it has ended")
+    with exclusively(directory / ".lock", refusal) as lock:
         yield lock
-    except BlockingIOError:
-        raise BaseBackupRunning(f"another backup is writing to {directory}: wait until it has ended") from None
-    finally:
-        os.close(lock)
 
 
 def _remove_partials(directory: Path) -> None:

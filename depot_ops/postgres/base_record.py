@@ -17,6 +17,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from depot_ops.exclusive import exclusively
+
 SCHEMA_VERSION = 1
 ARCHIVE_NAME = "base.tar.gz"
 MANIFEST_NAME = "backup_manifest"
@@ -156,14 +158,9 @@ def kept_for_reading(backup_dir: Path) -> Iterator[None]:
 @contextmanager
 def nobody_reads(backup_dir: Path) -> Iterator[None]:
     """No restore reads base backups or log within the block. Raises BackupsBeingRead when one does."""
-    lock = os.open(_readers_lock(backup_dir), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    refusal = BackupsBeingRead(f"a restore is reading from {backup_dir}: wait until it has what it needs")
+    with exclusively(_readers_lock(backup_dir), refusal, 0o644):
         yield
-    except BlockingIOError:
-        raise BackupsBeingRead(f"a restore is reading from {backup_dir}: wait until it has what it needs") from None
-    finally:
-        os.close(lock)
 
 
 def _readers_lock(backup_dir: Path) -> Path:

@@ -1,7 +1,6 @@
 """Taking logical backups: pg_dump from one snapshot and the cluster's roles, proved before it gets its name."""
 
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import psycopg
 
 from depot_ops.evidence import Finding, Status
+from depot_ops.exclusive import exclusively
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import BadAddress, ToolFailed, client_environment, running
 from depot_ops.postgres.cluster_globals import GlobalsIncomplete, take_globals
@@ -212,22 +212,12 @@ def _publish(final: Path, record: BackupRecord) -> None:
 def sole_writer(directory: Path) -> Iterator[int]:
     """Hold the directory against every other writer and deleter; the lock is a descriptor that children inherit."""
     # pg_dump inherits the lock: when we are killed, the directory stays taken until it too has ended.
-    lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _take_lock(lock, directory)
+    refusal = BackupRunning(
+        f"another backup is writing to {directory}: wait until it has ended. If its command was killed, its pg_dump"
+        " still runs; it ends by itself."
+    )
+    with exclusively(directory / ".lock", refusal) as lock:
         yield lock
-    finally:
-        os.close(lock)
-
-
-def _take_lock(lock: int, directory: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BackupRunning(
-            f"another backup is writing to {directory}: wait until it has ended. If its command was killed, its pg_dump"
-            " still runs; it ends by itself."
-        ) from None
 
 
 def _remove_partials(directory: Path) -> None:

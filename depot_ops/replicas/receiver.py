@@ -1,7 +1,5 @@
 """Receiving the log as it is written: pg_receivewal with a slot of its own, and its finished segments handed over."""
 
-import fcntl
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 
+from depot_ops.exclusive import exclusively
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import ToolFailed, client_environment, running
 from depot_ops.postgres.wal.stream import PARTIAL_SUFFIX
@@ -57,14 +56,9 @@ def receive(
 @contextmanager
 def _sole_receiver(directory: Path) -> Iterator[None]:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    refusal = ReceiveError(f"another receiver writes into {directory}: leave it to that one")
+    with exclusively(directory / LOCK_NAME, refusal):
         yield
-    except BlockingIOError:
-        raise ReceiveError(f"another receiver writes into {directory}: leave it to that one") from None
-    finally:
-        os.close(lock)
 
 
 def _prepare(url: str, directory: Path, slot: str) -> None:

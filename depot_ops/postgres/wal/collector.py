@@ -1,13 +1,12 @@
 """Collecting the log: from the spool that basic_archive fills into the archive, and only then off the spool."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from depot_ops.exclusive import exclusively
 from depot_ops.postgres.wal.archive import ArchiveError, Outcome, WalArchive, archived_systems
 from depot_ops.postgres.wal.content import BadWalFile, read_header
 from depot_ops.postgres.wal.names import WalKind, WalName, parse_wal_name
@@ -130,11 +129,6 @@ def _system_in(spool: Path, names: list[WalName]) -> int:
 
 @contextmanager
 def _sole_collector(spool: Path) -> Iterator[None]:
-    lock = os.open(spool / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    refusal = CollectorRunning(f"another collector works on {spool}: leave it to that one")
+    with exclusively(spool / LOCK_NAME, refusal):
         yield
-    except BlockingIOError:
-        raise CollectorRunning(f"another collector works on {spool}: leave it to that one") from None
-    finally:
-        os.close(lock)

@@ -1,10 +1,12 @@
 """The operations layer's mirror and collector under a running service: nothing referred to goes, the rest does."""
 
 import hashlib
+import itertools
 import os
 import random
 import secrets
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -329,6 +331,7 @@ def test_the_check_tells_of_the_last_collection(depot):
 
 
 SEEDS = int(os.environ.get("COLLECTOR_SEEDS", "1"))
+PATIENCE_SECONDS = 120  # in which a race collects something
 
 
 class Race:
@@ -338,21 +341,23 @@ class Race:
         self.depot, self.bucket, self.seed = depot, bucket, seed
         fetched = BucketCopy(str(bucket).rstrip("/"), load(ObjectStorageSettings))
         self.removers = [all_copies(depot.store_root, depot.mirror_root, fetched)]
-        self.contents = [b"race %d %d %s" % (seed, n, depot.project.id.encode()) for n in range(8)]
+        self.contents = [b"race %d %d %s" % (seed, n, depot.project.id.encode()) for n in range(16)]
+        self.never_submitted = set(self.contents[8:])  # or soon all is referred to, and nothing left to collect
         self.done = threading.Event()
         self.removed_objects = 0
 
     def use(self, worker: int) -> set[str]:
         """What was submitted. It goes on until something was collected beside it, on a slow machine too."""
         chance, submitted = random.Random(100 * self.seed + worker), set()
-        for n in range(200):
-            if n >= 20 and self.removed_objects:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        for n in itertools.count():
+            if n >= 20 and self.removed_objects or time.monotonic() > deadline:
                 break
             content, path = chance.choice(self.contents), f"race/{worker}/{n}"
             sha256 = hashlib.sha256(content).hexdigest()
             sent = self.depot.project.http.put(f"/projects/{self.depot.project.id}/objects/{sha256}", content=content)
             assert sent.status_code in (201, 503), sent.text
-            if chance.random() < 0.7:
+            if content in self.never_submitted or chance.random() < 0.4:
                 shelf = self.depot.try_shelve(sha256, path)
                 assert shelf.status_code < 500, shelf.text
                 if shelf.is_success:

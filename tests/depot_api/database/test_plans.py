@@ -103,3 +103,24 @@ def test_a_changelist_is_found_by_its_number(api, project):
     found = [node for node in nodes if node.get("Relation Name") == "changelists"]
     assert [(node["Index Name"], node["Actual Rows"]) for node in found] == [("changelists_project_id_number_key", 1)]
     assert found[0].get("Rows Removed by Filter", 0) == 0
+
+
+def test_whose_projects_they_are_is_asked_once_a_statement(api, grown, cluster):
+    content = grown.put(b"new")
+    opened = grown.open([{"action": "add", "path": f"new/{n}", "sha256": content} for n in range(1000)])
+    large = ("changelist_items", "branch_heads", "asset_versions", "assets")
+    database = api.owner_url.rpartition("/")[2].partition("?")[0]
+    with psycopg.connect(cluster.url(database)) as connection:
+        connection.execute("SET track_functions = 'all'")
+        connection.execute("SET SESSION AUTHORIZATION depot_service")
+        connection.execute("SELECT set_app_user(%s)", (grown.http.get("/auth/me").json()["id"],))
+        for asked in [f"SELECT count_items('{opened}')", *(f"SELECT count(*) FROM {table}" for table in large)]:
+            before = calls_of(connection, "my_projects")
+            assert connection.execute(asked).fetchone()[0] >= 1000
+            assert 1 <= calls_of(connection, "my_projects") - before <= 3, asked
+
+
+def calls_of(connection: psycopg.Connection, function: str) -> int:
+    """How often this transaction has called it."""
+    asked = "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_xact_user_functions WHERE funcname = %s"
+    return connection.execute(asked, (function,)).fetchone()[0]
