@@ -65,10 +65,12 @@ COPY_MERGES = """
 COPY_OBLITERATIONS = """
     COPY ref_obliterations (id, project_id, reason, status, requested_by, requested_at, due_at, finished_at) FROM STDIN
 """
-# Numbers are never used twice, so those of changelists that are left out count too.
+# Numbers are never used twice, so those of changelists that are left out count too, and of merges that changed nothing.
 KEEP_NUMBERS = """
     CREATE TEMP TABLE last_numbers ON COMMIT DROP AS
-        SELECT project_id, max(changelist_no) AS number FROM ref_versions GROUP BY project_id;
+        SELECT project_id, max(number) AS number
+        FROM (SELECT project_id, changelist_no FROM ref_versions
+              UNION ALL SELECT project_id, landed_no FROM ref_merges) AS used (project_id, number) GROUP BY project_id;
     CREATE TEMP TABLE last_versions ON COMMIT DROP AS
         SELECT asset_id, max(coalesce(version, 0)) AS number FROM ref_versions GROUP BY asset_id;
     ANALYZE ref_versions, ref_assets, ref_obliterated, last_versions;

@@ -45,21 +45,13 @@ class MergeHistory:
 
     def common_points(self, left: Knowledge, right: Knowledge) -> list[Point]:
         """The newest points that both contain: one, or several after a criss-cross. Never none within a project."""
-        shared = sorted(Point(branch, min(left[branch], right[branch])) for branch in left.keys() & right.keys())
-        known = {point: self.known(point) for point in shared}
-
-        def contains(outer: Point, inner: Point) -> bool:
-            return known[outer].get(inner.branch_id, -1) >= inner.at
-
-        return [
-            point
-            for point in shared
-            if not any(
-                contains(other, point) and (other < point or not contains(point, other))
-                for other in shared
-                if other != point
-            )
-        ]
+        points = sorted(Point(branch, min(left[branch], right[branch])) for branch in left.keys() & right.keys())
+        known = {point: self.known(point) for point in points}
+        # One at a time: merges that changed nothing once shared a number, and may contain each other in a circle.
+        for point in tuple(points):
+            if any(known[other].get(point.branch_id, -1) >= point.at for other in points if other != point):
+                points.remove(point)
+        return points
 
 
 def joined(left: Knowledge, right: Knowledge) -> dict[UUID, int]:

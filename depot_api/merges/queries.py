@@ -237,11 +237,11 @@ async def lock_target(tx: Transaction, branch_id: UUID) -> int | None:
 
 
 async def land_nothing(tx: Transaction, project_id: UUID, branch_id: UUID) -> int:
-    """The branch is then as of the project's newest changelist, from which on it knows the source."""
+    """A number of its own, though no changelist has it: what the branch knew before and what it knows now differ."""
     row = await fetch_one(
         tx,
-        """UPDATE branches SET head_no = (SELECT last_no FROM changelist_counters WHERE project_id = %s)
-           WHERE id = %s RETURNING head_no""",
+        """WITH next AS (UPDATE changelist_counters SET last_no = last_no + 1 WHERE project_id = %s RETURNING last_no)
+           UPDATE branches SET head_no = next.last_no FROM next WHERE id = %s RETURNING head_no""",
         (project_id, branch_id),
     )
     assert row is not None

@@ -504,6 +504,6 @@ def test_what_is_someone_elses_is_not_ones_own(world, route, monkeypatch):
 def test_lists_over_all_projects_hold_nothing_of_this_one(world, path, subject):
     world.maker = world.project.http
     world.under_review(), world.merge()
-    assert world.project.id in world.project.http.get("/projects").text
-    answer = world.users[subject].get(path)
+    assert world.project.id in world.project.http.get("/projects", params={"name": world.project.name}).text
+    answer = world.users[subject].get(path, params={"limit": 1000})
     assert (answer.status_code, world.project.id in answer.text) == (200, False)

@@ -4,7 +4,7 @@ import os
 import secrets
 from dataclasses import dataclass, field
 
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 
 State = dict[str, str]
@@ -84,6 +84,14 @@ merges = st.tuples(
 )
 
 
+ALL_OF_THE_SOURCE = dict.fromkeys(PATHS, "source")
+# Merges that change nothing, after each of which a branch knows more than before.
+NOTHING_NEW = [
+    *(("merge", ends, ALL_OF_THE_SOURCE) for ends in (("main", "left"), ("left", "main"), ("right", "left"))),
+    ("change", "main", "a", None),
+    ("merge", ("left", "right"), ALL_OF_THE_SOURCE),
+]
+
 # `make torture` takes hundreds.
 HISTORIES = int(os.environ.get("MERGE_HISTORIES", "6"))
 
@@ -93,6 +101,7 @@ HISTORIES = int(os.environ.get("MERGE_HISTORIES", "6"))
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+@example(history=NOTHING_NEW)
 @given(history=st.lists(st.one_of(changes, merges, merges), min_size=6, max_size=14))
 def test_any_history_merges_as_the_model_does(new_merging, history):
     merging, model = new_merging(), Model()
