@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from depot_api.identity.passwords import hash_password
 from depot_api.identity.tokens import hash_api_token, new_api_token
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.cluster import Cluster
+from tests.forked import Forked, Program, Streams
 
 ADMIN_PASSWORD = "admin-password-1"
 START_TIMEOUT_SECONDS = 90
@@ -43,7 +42,7 @@ class Api:
     store: Path
     owner_url: str
     service_url: str
-    process: subprocess.Popen[bytes] = field(repr=False)
+    process: Forked = field(repr=False)
 
     def client(self, token: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {token or self.token}"}
@@ -148,18 +147,17 @@ def running_api(
     }
     token = _make_admin(owner_url)
     port = any_free()
-    with (directory / "api.log").open("ab") as log:
-        command = [sys.executable, "-m", "depot_api", "--port", str(port)]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    log = directory / "api.log"
+    process = Forked(Program.SERVICE, ["--port", str(port)], environment, Streams(Path(os.devnull), log, log))
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_ready(url, process, directory / "api.log")
+        _wait_until_ready(url, process, log)
         root = store or directory / "store"
         yield Api(url, token, ADMIN_PASSWORD, root, owner_url, service_url, process)
     finally:
         process.terminate()
         returncode = process.wait(30)
-    assert returncode in (0, -15, -9), (directory / "api.log").read_text()[-2000:]
+    assert returncode in (0, -15, -9), log.read_text()[-2000:]
 
 
 def _make_admin(owner_url: str) -> str:
@@ -178,7 +176,7 @@ def _admin_password_hash() -> str:
     return hash_password(ADMIN_PASSWORD)
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(url: str, process: Forked, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
         assert process.poll() is None, log.read_text()

@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.forked import run_depot
+
 DEPOT = [sys.executable, "-c", "from depot_api.cli import main; main()"]
 
 
@@ -21,16 +23,7 @@ class Command:
     directory: Path
 
     def __call__(self, *arguments: str | Path, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*DEPOT, *map(str, arguments)],
-            env=self.environment | environment,
-            cwd=self.directory,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_depot([*map(str, arguments)], self.environment | environment, self.directory, stdin, 60)
 
     def json(self, *arguments: str | Path, exit_code: int = 0) -> Any:
         """The document on stdout."""
