@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 
@@ -29,6 +30,8 @@ def main() -> None:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         sys.exit(f"The service cannot start with these settings. {wrong}. docs/settings.md lists them all.")
     configure_logs()
+    # uvicorn has the signal again once it has stopped; by default it would end us before our directory is gone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="depot-metrics-") as metrics_dir:
         if options.workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir

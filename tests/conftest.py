@@ -30,6 +30,15 @@ LONG = ("end_to_end", "torture", "test_openapi.py", "recovery", "replicas", "tes
 UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "60"}
 
 
+# What tests write lies in memory where that has room: a database is there in 40 ms instead of 500.
+MEMORY, MEMORY_BYTES = Path("/dev/shm"), 8 << 30
+
+
+def pytest_configure() -> None:
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: min(places.get(part, len(LONG)) for part in item.path.parts))
