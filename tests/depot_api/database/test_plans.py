@@ -16,8 +16,14 @@ def plan_nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
     return [node] + [found for child in node.get("Plans", []) for found in plan_nodes(child)]
 
 
-@pytest.fixture
-def grown(project):
+@pytest.fixture(scope="module")
+def grown(api, running_api_factory):
+    """For tests that add no changelist."""
+    make_project, _ = running_api_factory
+    return grow(make_project(api))
+
+
+def grow(project):
     content = project.put(b"")
     project.submit([{"action": "add", "path": f"d{n % 50}/f{n}", "sha256": content} for n in range(PATHS)])
     return project
@@ -71,7 +77,8 @@ def test_the_plan_that_is_kept_for_manifest_pages_reads_a_page(api, grown):
     assert heads[0]["Actual Rows"] <= 101
 
 
-def test_a_diff_reads_what_was_touched_since_the_branches_parted(api, grown):
+def test_a_diff_reads_what_was_touched_since_the_branches_parted(api, project):
+    grown = grow(project)
     made = grown.http.post("/branches", json={"project_id": grown.id, "name": "dev"}).json()
     content = grown.put(b"changed")
     for branch, first in ((made["id"], 0), (grown.main, 50)):

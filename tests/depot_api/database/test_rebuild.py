@@ -3,10 +3,11 @@
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -47,9 +48,17 @@ def numbers_of(project) -> list[int]:
 
 
 @pytest.fixture
-def lost(cluster, depot_template, tmp_path, running_api_factory) -> Lost:
+def lost(worked_on, tmp_path) -> Lost:
+    """What is left of it, to be damaged."""
+    shutil.copytree(worked_on.store, tmp_path / "store")
+    return replace(worked_on, store=tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def worked_on(cluster, depot_template, tmp_path_factory, running_api_factory) -> Lost:
     make_project, running_api = running_api_factory
-    with running_api(cluster, depot_template, tmp_path) as api:
+    directory = tmp_path_factory.mktemp("worked_on")
+    with running_api(cluster, depot_template, directory) as api:
         project = make_project(api)
         contents: dict[str, bytes] = {}
 
@@ -85,7 +94,7 @@ def lost(cluster, depot_template, tmp_path, running_api_factory) -> Lost:
         name = api.owner_url.rsplit("/", 1)[1]
     with psycopg.connect(cluster.url(), autocommit=True) as admin:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-    return Lost(tmp_path / "store", project.id, branches, newest, numbers, heads, contents)
+    return Lost(directory / "store", project.id, branches, newest, numbers, heads, contents)
 
 
 RULES = [{"pattern": "Secret/**", "access": "none", "role": "lead", "username": None}]

@@ -14,10 +14,18 @@ def stored(root) -> set[str]:
     return {path.name.removesuffix(".bin.gz") for path in (root / "objects").rglob("*.bin.gz")}
 
 
+@pytest.fixture(scope="module")
+def own_store(cluster, depot_template, tmp_path_factory, running_api_factory):
+    """A service whose store has nothing of other tests, which would all be copied."""
+    with running_api_factory[1](cluster, depot_template, tmp_path_factory.mktemp("own")) as api:
+        yield api
+
+
 @pytest.fixture
-def mirrored(api, new_project, tmp_path, monkeypatch):
+def mirrored(own_store, running_api_factory, tmp_path, monkeypatch):
     """Two projects, one with a branch of its own content; what each refers to, by name."""
-    one, other = new_project(), new_project()
+    api, (make_project, _) = own_store, running_api_factory
+    one, other = make_project(api), make_project(api)
     contents = {name: secrets.token_bytes(60) for name in ("main", "later", "branch", "shelf", "other")}
     one.add("main", contents["main"])
     body = {"project_id": one.id, "name": "task"}
