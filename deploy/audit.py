@@ -18,11 +18,13 @@ def main(locks: list[str]) -> int:
     ignored = [word for advisory in ACCEPTED for word in ("--ignore-vuln", advisory)]
     options = ["--disable-pip", "--require-hashes", "--format", "json", "--progress-spinner", "off"]
     command = [sys.executable, "-m", "pip_audit", *given, *ignored, *options]
+    complaint = f"nothing came within {TIMEOUT_SECONDS} s"
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS)
+        complaint = done.stderr.strip().rpartition("\n")[2]
         lines, failed = judge(json.loads(done.stdout)["dependencies"])
-    except (subprocess.TimeoutExpired, ValueError):
-        lines, failed = ["NOT AUDITED: the source of advisories does not answer"], False
+    except (subprocess.TimeoutExpired, ValueError, KeyError):
+        lines, failed = [f"NOT AUDITED: the source of advisories does not answer ({complaint})"], False
     sys.stderr.write("".join(f"{line}\n" for line in lines))
     return int(failed)
 

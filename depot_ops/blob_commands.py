@@ -22,7 +22,7 @@ from depot_ops.blobs.push import Push, Pushed, PushError, PushOptions
 from depot_ops.blobs.records import BlobRecords, CatalogueUnreachable
 from depot_ops.blobs.remote import bucket_alone, copies_with, push_target
 from depot_ops.blobs.restore import BlobRestoreError, RestoredBlobs, affected_by, of_catalogue, restore_blobs
-from depot_ops.blobs.scrub import Scrubbed, shard_of
+from depot_ops.blobs.scrub import Scrubbed, ScrubRunning, shard_of
 from depot_ops.blobs.scrub_copies import CopyName
 from depot_ops.console import failed, reported
 from depot_ops.evidence import Status
@@ -144,7 +144,7 @@ def _tell_pushed(result: Pushed, as_json: bool) -> None:
     for damage in result.damaged:
         typer.secho(f"not sent: {damage.sha256} in the store is damaged: {damage.seen}", fg="red", err=True)
     for name in result.unreadable_refs:
-        typer.secho(f"not sent: refs/{name} in the store cannot be read", fg="red", err=True)
+        typer.secho(f"not sent: refs/{name} in the store cannot be read as JSON", fg="red", err=True)
 
 
 @app.command("verify-bucket")
@@ -195,7 +195,7 @@ def _scrubbed(scrub: Callable[..., Scrubbed], as_json: bool) -> typer.Exit:
     try:
         with _progress("scrubbed") as told:
             result = scrub(told=told)
-    except (SettingsError, CopyUnreachable, CatalogueUnreachable, OSError) as error:
+    except (SettingsError, CopyUnreachable, ScrubRunning, CatalogueUnreachable, OSError) as error:
         raise failed(error, Status.UNKNOWN) from None
     _tell_scrubbed(result, as_json)
     return typer.Exit(result.status.exit_code)

@@ -1,7 +1,5 @@
 """The depot from nothing but its copies: the cluster from backups and log, the content from a copy, all proved."""
 
-import fcntl
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,16 +14,17 @@ from psycopg.conninfo import make_conninfo
 from pydantic import AwareDatetime, BaseModel, Field
 
 from depot_ops.blobs.remote import Copies
-from depot_ops.blobs.restore import RestoredBlobs, affected_by, of_catalogue, restore_blobs
+from depot_ops.blobs.restore import RestoredBlobs, Source, affected_by, of_catalogue, restore_blobs
 from depot_ops.blobs.scrub import EVIDENCE
 from depot_ops.blobs.scrub_state import write_durably
 from depot_ops.drills.proofs import UNHURRIED, catalogue_answers, catalogue_consistent
 from depot_ops.evidence import Finding, Status, worst
+from depot_ops.exclusive import exclusively
 from depot_ops.postgres.accounts import ServerAccount
 from depot_ops.postgres.base_record import base_directory, load_base_backup
 from depot_ops.postgres.binaries import Binaries
-from depot_ops.postgres.in_place import restore_in_place
-from depot_ops.postgres.recovery import CUT_TIES, RestoreReport, serving
+from depot_ops.postgres.in_place import ServerStatus, restore_in_place, server_status
+from depot_ops.postgres.recovery import CUT_TIES, RestoreReport, require_parent, serving
 from depot_ops.postgres.recovery_plan import RestoreRefused, Target
 
 RESTORED_SUFFIX = ".restored.json"
@@ -38,6 +37,10 @@ class Left:
     backup_dir: Path
     archive_root: Path
     content: Copies
+    spool: Path | None = None
+    """Where finished log waited for the collector."""
+    stream: Path | None = None
+    """Where the log was received as it was written."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,29 @@ def rebuild_depot(
     Raises RestoreError, BlobRestoreError, CopyUnreachable, PlaceError, psycopg.Error and OSError; what was restored
     stays.
     """
-    started = time.monotonic()
+    require_parent(rebuild.data)
     sources = left.content.sources()  # before hours of work: are they there?
-    cluster = _restored_before(rebuild.data) or _restore_cluster(left, rebuild, binaries, account, say)
+    refusal = RestoreRefused(
+        f"{rebuild.data} is being rebuilt already, or what a killed run had started ends just now: wait until it has"
+    )
+    with exclusively(rebuild.data.with_name(f".{rebuild.data.name}.rebuilding"), refusal) as lock:
+        return _rebuild(left, rebuild, sources, binaries, account, lock, say)
+
+
+def _rebuild(
+    left: Left,
+    rebuild: Rebuild,
+    sources: list[Source],
+    binaries: Binaries,
+    account: ServerAccount,
+    lock: int,
+    say: Callable[[str], None],
+) -> DisasterReport:
+    started = time.monotonic()
+    cluster = _restored_before(rebuild.data, binaries, account)
+    cluster = cluster or _restore_cluster(left, rebuild, binaries, account, say)
     say(f"the cluster is back as of {cluster.ended_lsn}; reading which content it names")
-    with _catalogue(left, rebuild, cluster, binaries, account) as catalogue:
+    with _catalogue(left, rebuild, cluster, binaries, account, lock) as catalogue:
         content = restore_blobs(of_catalogue(catalogue), sources, rebuild.store, rebuild.workers)
         content.affected = affected_by(catalogue, content.lost)
         findings = [catalogue_answers(catalogue), catalogue_consistent(catalogue)]
@@ -98,12 +119,12 @@ def _record_path(data: Path) -> Path:
     return data.with_name(data.name + RESTORED_SUFFIX)
 
 
-def _restored_before(data: Path) -> RestoreReport | None:
-    """What a run that did not come to its end has restored already."""
+def _restored_before(data: Path, binaries: Binaries, account: ServerAccount) -> RestoreReport | None:
+    """What a run that did not come to its end has restored already. Its record is there before the cluster is."""
     record = _record_path(data)
-    if not record.exists() or not data.is_dir():
+    if not record.exists() or not data.is_dir() or not any(data.iterdir()):
         return None
-    if (data / "postmaster.pid").exists():
+    if server_status(data, binaries, account) is ServerStatus.RUNNING:
         raise RestoreRefused(f"a server runs on {data}: stop it, then run this again to restore the rest")
     return RestoreReport.model_validate_json(record.read_bytes())
 
@@ -120,34 +141,31 @@ def _restore_cluster(
         account,
         Target(),
         force=False,
+        restored=lambda report: write_durably(_record_path(rebuild.data), report),
         system_identifier=rebuild.system_identifier,
+        spool=left.spool,
+        stream=left.stream,
+        say=say,
     )
-    report = RestoreReport.model_validate(restored.model_dump(exclude={"set_aside"}))
-    write_durably(_record_path(rebuild.data), report)
-    return report
+    return RestoreReport.model_validate(restored.model_dump(exclude={"set_aside"}))
 
 
 @contextmanager
 def _catalogue(
-    left: Left, rebuild: Rebuild, cluster: RestoreReport, binaries: Binaries, account: ServerAccount
+    left: Left, rebuild: Rebuild, cluster: RestoreReport, binaries: Binaries, account: ServerAccount, lock: int
 ) -> Iterator[psycopg.Connection[Any]]:
-    """The restored catalogue, on a server that only we can reach."""
+    """The restored catalogue, on a server that only we can reach, and that holds `lock` to its own end."""
     base = load_base_backup(base_directory(left.backup_dir, cluster.system_identifier) / cluster.backups[-1]).record
     with tempfile.TemporaryDirectory(prefix="depot-restore-") as name:
         work = Path(name)
         account.own(work)
-        lock = os.open(work, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with serving(rebuild.data, CUT_TIES, base.superuser, work, lock, binaries, account) as (server, _):
-                address = make_conninfo(
-                    host=server.info.host,
-                    port=server.info.port,
-                    user=base.superuser,
-                    dbname=rebuild.database,
-                    options=UNHURRIED,
-                )
-                with psycopg.connect(address, autocommit=True) as catalogue:
-                    yield catalogue
-        finally:
-            os.close(lock)
+        with serving(rebuild.data, CUT_TIES, base.superuser, work, lock, binaries, account) as (server, _):
+            address = make_conninfo(
+                host=server.info.host,
+                port=server.info.port,
+                user=base.superuser,
+                dbname=rebuild.database,
+                options=UNHURRIED,
+            )
+            with psycopg.connect(address, autocommit=True) as catalogue:
+                yield catalogue

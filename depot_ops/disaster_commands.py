@@ -16,13 +16,14 @@ from depot_ops.places import PlaceError
 from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
 from depot_ops.postgres.base_record import BaseRecordUnusable
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
+from depot_ops.postgres.client_tools import ToolFailed
 from depot_ops.postgres.recovery_plan import RestoreError
 from depot_ops.settings import SettingsError
 
 app = typer.Typer()
 STOPS = (
     *(RestoreError, BlobRestoreError, CopyUnreachable, BaseRecordUnusable, AccountError, BinariesNotFound),
-    *(PlaceError, SettingsError, psycopg.Error, OSError),
+    *(PlaceError, SettingsError, ToolFailed, psycopg.Error, OSError),
 )
 
 
@@ -35,6 +36,12 @@ def disaster_restore(
     mirror: Annotated[
         Path | None,
         typer.Option(envvar="ASSET_STORAGE_REPLICA_PATH", help="The mirror of the blob store, if left."),
+    ] = None,
+    spool: Annotated[
+        Path | None, typer.Option(envvar="WAL_SPOOL_DIR", help="Where finished log waited for the collector, if left.")
+    ] = None,
+    stream: Annotated[
+        Path | None, typer.Option(envvar="WAL_STREAM_DIR", help="Where `wal receive` wrote, if left.")
     ] = None,
     database: Annotated[str, typer.Option(help="The depot's database in that cluster.")] = "depot",
     system_identifier: Annotated[int | None, typer.Option(help="Where the archive has several clusters.")] = None,
@@ -51,7 +58,7 @@ def disaster_restore(
         binaries = runnable_binaries(find_binaries(), account)
         rebuild = Rebuild(data.absolute(), store, database, system_identifier, workers)
         report = rebuild_depot(
-            Left(backup_dir, archive, copies_with(mirror)),
+            Left(backup_dir, archive, copies_with(mirror), spool, stream),
             rebuild,
             binaries,
             account,
@@ -69,7 +76,8 @@ def disaster_restore(
 def _tell(report: DisasterReport) -> None:
     cluster, content = report.cluster, report.content
     commit = f"last commit {cluster.last_commit_at.isoformat()}" if cluster.last_commit_at else "no commit after it"
-    typer.echo(f"{cluster.directory}: from {' + '.join(cluster.backups)} and {cluster.segments} segments, {commit}")
+    log = f"{cluster.segments} segments, {cluster.spooled_segments} of them from the spool"
+    typer.echo(f"{cluster.directory}: from {' + '.join(cluster.backups)} and {log}, {commit}")
     typer.echo(
         f"{content.target}: {content.copied_objects:,} objects copied ({content.copied_bytes:,} bytes) and"
         f" {content.documents:,} documents, in {report.duration_seconds} s together"

@@ -10,10 +10,10 @@ import typer
 from prometheus_client import start_http_server
 
 from depot_ops.console import failed
+from depot_ops.durable import write_whole
 from depot_ops.evidence import Status
 from depot_ops.metrics.exposition import exposition, registry_of
 from depot_ops.metrics.probes import Watcher, configured_probes
-from depot_ops.reports.nightly import write_whole
 from depot_ops.settings import MetricsSettings, SettingsError, load
 
 POLL_SECONDS = 5.0

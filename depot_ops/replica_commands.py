@@ -1,7 +1,6 @@
 """`depot-ops replica`: standbys of the depot's primary."""
 
 import json
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -9,14 +8,13 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
+from pydantic import SecretStr
 from typer.core import TyperGroup
 
 from depot_api.epochs import FILE_NAME, EpochFile
 from depot_ops import patroni_commands
 from depot_ops.console import failed
 from depot_ops.evidence import Finding, Status
-from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_account
-from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.standby import MAX_BEHIND_BYTES
 from depot_ops.replicas import create as replicas
 from depot_ops.replicas import failover, promotion
@@ -29,11 +27,12 @@ from depot_ops.replicas.health import (
     ReplicaHealth,
     ReplicaStatus,
     check_replica,
-    place_of,
 )
+from depot_ops.replicas.health import place_of as server_at
 from depot_ops.replicas.loss import require_loss
-from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
+from depot_ops.replicas.nodes import Node, ReplicaError
 from depot_ops.replicas.single_primary import check_single_primary
+from depot_ops.replicas.site import place_of
 from depot_ops.replicas.streaming import connected
 from depot_ops.replicas.synchronous import (
     CHECK,
@@ -90,17 +89,14 @@ EpochPath = Annotated[
 
 
 def _place(directory: Path, url: str, archive: Path | None = None) -> Place:
-    try:
-        account = server_account()
-        binaries = runnable_binaries(find_binaries(), account)
-        settings = load(FailoverSettings)
-        fence_command = tuple(shlex.split(settings.fence_command))
-    except (AccountError, BinariesNotFound, SettingsError, ValueError) as error:
-        raise failed(error, Status.UNKNOWN) from None
-    nodes = Nodes(directory.absolute())
-    nodes.prepare()
     kept = archive.absolute() if archive else None
-    return Place(nodes, url, binaries, account, kept, fence_command, settings.fence_timeout_seconds)
+    named = {"replica_dir": directory, "depot_replication_url": SecretStr(url), "replica_archive_dir": kept}
+    try:
+        place = place_of(load(FailoverSettings).model_copy(update=named))
+    except (ReplicaError, SettingsError) as error:
+        raise failed(error, Status.UNKNOWN) from None
+    place.nodes.prepare()
+    return place
 
 
 @app.command()
@@ -217,7 +213,7 @@ def _node_at(place: Place, replica: str) -> Node:
     for node in place.nodes.all():
         if row and node.data == Path(row[0]):
             return node
-    raise ReplicaError(f"the standby at {place_of(replica)} is no node of {place.nodes.directory}: it is not promoted")
+    raise ReplicaError(f"the standby at {server_at(replica)} is no node of {place.nodes.directory}: it is not promoted")
 
 
 def _tell(line: str, log: Path | None) -> None:

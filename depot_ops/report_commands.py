@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from depot_ops.console import failed
+from depot_ops.durable import write_whole
 from depot_ops.evidence import Status
 from depot_ops.reports.checklist import DIRECTORY, ChecklistScope, as_markdown, walk, write_documents
-from depot_ops.reports.nightly import MAX_BACKUP_AGE_HOURS, ReportScope, make_report, write_whole
+from depot_ops.reports.nightly import MAX_BACKUP_AGE_HOURS, ReportScope, make_report
 from depot_ops.settings import OffsiteSettings, SettingsError, load
 
 app = typer.Typer()

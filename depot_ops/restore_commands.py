@@ -22,7 +22,6 @@ from depot_ops.postgres.in_place import InPlaceReport, restore_in_place
 from depot_ops.postgres.recovery import RestoreReport, restore
 from depot_ops.postgres.recovery_plan import RestoreError, RestoreRefused, SourceIncomplete, Target, TargetKind
 from depot_ops.postgres.wal.archive import ArchiveError
-from depot_ops.postgres.wal.collector import spooled
 from depot_ops.postgres.wal.names import parse_lsn
 from depot_ops.settings import CopyPlaceSettings, SecondPlaceSettings, SettingsError, load
 
@@ -42,6 +41,7 @@ class _Options(TypedDict):
     base: str | None
     verify: bool
     stream: Path | None
+    spool: Path | None
     say: Callable[[str], None]
 
 
@@ -68,7 +68,7 @@ def restore_cluster(
         Path | None, typer.Option(envvar="WAL_STREAM_DIR", help="Where `wal receive` wrote: what it has beyond.")
     ] = None,
     spool: Annotated[
-        Path | None, typer.Option(envvar="WAL_SPOOL_DIR", help="With --latest: must have nothing to collect.")
+        Path | None, typer.Option(envvar="WAL_SPOOL_DIR", help="Where finished log waits to be collected: used too.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every page of the result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
@@ -79,8 +79,6 @@ def restore_cluster(
     """
     target = _target(target_time, target_lsn, target_name, latest)
     try:
-        if target.kind is TargetKind.LATEST and spool is not None and not from_copy:
-            _refuse_uncollected(spool)
         account = server_account()
         binaries = runnable_binaries(find_binaries(), account)
         from_what = (backup_dir, archive, binaries, account, target)
@@ -91,6 +89,7 @@ def restore_cluster(
             base=base,
             verify=verify,
             stream=stream,
+            spool=spool,
             say=progress,
         )
         if to is not None and in_place is None:
@@ -148,7 +147,8 @@ def _tell(report: RestoreReport, as_json: bool) -> None:
         typer.echo(report.model_dump_json(indent=2))
         return
     commit = f"last commit {report.last_commit_at.isoformat()}" if report.last_commit_at else "no commit after the base"
-    typer.echo(f"{report.directory}: from {' + '.join(report.backups)} and {report.segments} segments")
+    spooled = f", {report.spooled_segments} of them from the spool" if report.spooled_segments else ""
+    typer.echo(f"{report.directory}: from {' + '.join(report.backups)} and {report.segments} segments{spooled}")
     if report.streamed_until:
         typer.echo(f"and the stream behind them, to {report.streamed_until}")
     typer.echo(f"ended at {report.ended_lsn} of timeline {report.recovered_timeline}, {commit}")
@@ -157,16 +157,6 @@ def _tell(report: RestoreReport, as_json: bool) -> None:
         typer.echo("its archive_mode is off: ALTER SYSTEM RESET archive_mode when it becomes the primary")
     elif report.set_aside:
         typer.echo(f"what was there lies in {report.set_aside}: take a base backup, then remove it")
-
-
-def _refuse_uncollected(spool: Path) -> None:
-    """What has not reached the archive is not restored, though it may be all that is left of the last minutes."""
-    waiting = [name.name for name in spooled(spool) if name.is_whole_segment] if spool.is_dir() else []
-    if waiting:
-        raise RestoreRefused(
-            f"{len(waiting)} finished segments of the log, {waiting[0]} the first of them, lie in {spool} and not in"
-            " the archive: run `depot-ops wal collect --once` first, or set WAL_SPOOL_DIR to nothing to do without them"
-        )
 
 
 def _copy(from_copy: bool) -> Place | None:

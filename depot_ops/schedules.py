@@ -1,6 +1,7 @@
 """When the jobs run."""
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from depot_ops.jobs import (
     at_rest_verification,
@@ -26,134 +27,64 @@ from depot_ops.settings import OrchestratorSettings, load
 
 _TIMEZONE = load(OrchestratorSettings).maintenance_timezone
 
-nightly_maintenance_schedule = dg.ScheduleDefinition(
-    job=nightly_maintenance,
-    cron_schedule="0 1 * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every night at 01:00 in MAINTENANCE_TIMEZONE.",
+
+Job = dg.JobDefinition | UnresolvedAssetJobDefinition
+
+
+def _schedule(job: Job, cron: str, when: str) -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        job=job,
+        cron_schedule=cron,
+        execution_timezone=_TIMEZONE,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"{when} In the time zone of MAINTENANCE_TIMEZONE.",
+    )
+
+
+nightly_maintenance_schedule = _schedule(nightly_maintenance, "0 1 * * *", "Every night at 01:00.")
+
+full_backup_schedule = _schedule(full_backup, "0 3 * * 0", "Every Sunday at 03:00.")
+
+incremental_backup_schedule = _schedule(
+    incremental_backup, "0 3 * * 1-6", "At 03:00 on every day but Sunday, which has a full one."
 )
 
-full_backup_schedule = dg.ScheduleDefinition(
-    job=full_backup,
-    cron_schedule="0 3 * * 0",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every Sunday at 03:00 in MAINTENANCE_TIMEZONE.",
+wal_check_schedule = _schedule(wal_check, "*/15 * * * *", "Every quarter of an hour.")
+
+nightly_report_schedule = _schedule(
+    nightly_report, "0 6 * * *", "Every morning at 06:00, when the night's work has ended or is late."
 )
 
-incremental_backup_schedule = dg.ScheduleDefinition(
-    job=incremental_backup,
-    cron_schedule="0 3 * * 1-6",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="At 03:00 in MAINTENANCE_TIMEZONE on every day but Sunday, which has a full one.",
+dagster_maintenance_schedule = _schedule(
+    dagster_maintenance, "30 4 * * *", "Every night at 04:30, when the nightly work is done."
 )
 
-wal_check_schedule = dg.ScheduleDefinition(
-    job=wal_check,
-    cron_schedule="*/15 * * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every quarter of an hour.",
+# On the day before the full backup, which is drilled by itself: what is restored here is a whole week's chain.
+restore_drills_schedule = _schedule(
+    restore_drills, "0 6 * * 6", "Every Saturday at 06:00, when the newest backup ends a chain of seven."
 )
 
-nightly_report_schedule = dg.ScheduleDefinition(
-    job=nightly_report,
-    cron_schedule="0 6 * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every morning at 06:00 in MAINTENANCE_TIMEZONE, when the night's work has ended or is late.",
+at_rest_verification_schedule = _schedule(
+    at_rest_verification, "0 14 * * *", "Every day at 14:00, far from the night's work."
 )
 
-dagster_maintenance_schedule = dg.ScheduleDefinition(
-    job=dagster_maintenance,
-    cron_schedule="30 4 * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every night at 04:30 in MAINTENANCE_TIMEZONE, when the nightly work is done.",
+recovery_objectives_schedule = _schedule(recovery_objectives, "0 8 * * *", "Every morning at 08:00.")
+
+nightly_mirror_schedule = _schedule(nightly_mirror, "0 2 * * *", "Every night at 02:00.")
+
+mirror_check_schedule = _schedule(mirror_check, "20 * * * *", "Every hour.")
+
+nightly_push_schedule = _schedule(nightly_push, "30 2 * * *", "Every night at 02:30.")
+
+bucket_check_schedule = _schedule(bucket_check, "50 */6 * * *", "Every six hours.")
+
+nightly_scrub_schedule = _schedule(nightly_scrub, "0 4 * * *", "Every night at 04:00.")
+
+weekly_collection_schedule = _schedule(
+    weekly_collection, "0 12 * * 0", "Every Sunday at 12:00, when backups and drills are done."
 )
 
-restore_drills_schedule = dg.ScheduleDefinition(
-    job=restore_drills,
-    # On the day before the full backup, which is drilled by itself: what is restored here is a whole week's chain.
-    cron_schedule="0 6 * * 6",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every Saturday at 06:00 in MAINTENANCE_TIMEZONE, when the newest backup ends a chain of seven.",
-)
-
-at_rest_verification_schedule = dg.ScheduleDefinition(
-    job=at_rest_verification,
-    cron_schedule="0 14 * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every day at 14:00 in MAINTENANCE_TIMEZONE, far from the night's work.",
-)
-
-recovery_objectives_schedule = dg.ScheduleDefinition(
-    job=recovery_objectives,
-    cron_schedule="0 8 * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every morning at 08:00 in MAINTENANCE_TIMEZONE.",
-)
-
-nightly_mirror_schedule = dg.ScheduleDefinition(
-    job=nightly_mirror,
-    cron_schedule="0 2 * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every night at 02:00 in MAINTENANCE_TIMEZONE.",
-)
-
-mirror_check_schedule = dg.ScheduleDefinition(
-    job=mirror_check,
-    cron_schedule="20 * * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every hour.",
-)
-
-nightly_push_schedule = dg.ScheduleDefinition(
-    job=nightly_push,
-    cron_schedule="30 2 * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every night at 02:30 in MAINTENANCE_TIMEZONE.",
-)
-
-bucket_check_schedule = dg.ScheduleDefinition(
-    job=bucket_check,
-    cron_schedule="50 */6 * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every six hours.",
-)
-
-nightly_scrub_schedule = dg.ScheduleDefinition(
-    job=nightly_scrub,
-    cron_schedule="0 4 * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every night at 04:00 in MAINTENANCE_TIMEZONE.",
-)
-
-weekly_collection_schedule = dg.ScheduleDefinition(
-    job=weekly_collection,
-    cron_schedule="0 12 * * 0",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every Sunday at 12:00 in MAINTENANCE_TIMEZONE, when backups and drills are done.",
-)
-
-nightly_tiering_schedule = dg.ScheduleDefinition(
-    job=nightly_tiering,
-    cron_schedule="0 5 * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every night at 05:00 in MAINTENANCE_TIMEZONE.",
-)
+nightly_tiering_schedule = _schedule(nightly_tiering, "0 5 * * *", "Every night at 05:00.")
 
 # Where the settings name a policy, and the operations layer moves or evicts.
 WITH_TIERING = [nightly_tiering_schedule]
@@ -164,20 +95,10 @@ WITH_BUCKET = [nightly_push_schedule, bucket_check_schedule]
 # Where the settings name a mirror.
 WITH_MIRROR = [nightly_mirror_schedule, mirror_check_schedule]
 
-backup_copies_schedule = dg.ScheduleDefinition(
-    job=backup_copies,
-    cron_schedule="45 * * * *",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every hour, 45 minutes past it.",
-)
+backup_copies_schedule = _schedule(backup_copies, "45 * * * *", "Every hour, 45 minutes past it.")
 
-copy_drills_schedule = dg.ScheduleDefinition(
-    job=copy_drills,
-    cron_schedule="0 9 * * 0",
-    execution_timezone=_TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every Sunday at 09:00 in MAINTENANCE_TIMEZONE, when the full backup and its drill are done.",
+copy_drills_schedule = _schedule(
+    copy_drills, "0 9 * * 0", "Every Sunday at 09:00, when the full backup and its drill are done."
 )
 
 ALL = [

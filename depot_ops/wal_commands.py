@@ -20,7 +20,7 @@ from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, open_archiv
 from depot_ops.postgres.wal.collector import Collected, CollectError, CollectorRunning, collect
 from depot_ops.postgres.wal.content import BadWalFile
 from depot_ops.postgres.wal.inventory import check_continuity, check_intact, take_stock
-from depot_ops.postgres.wal.progress import check_backlog, check_freshness, check_spool
+from depot_ops.postgres.wal.progress import archive_of, check_backlog, check_freshness, check_spool
 from depot_ops.postgres.wal.stream import SLOT, check_stream
 from depot_ops.postgres.wal.timelines import UnknownTimeline
 from depot_ops.replicas.receiver import ReceiveError, receive
@@ -164,13 +164,14 @@ def check(
 ) -> None:
     """Is the archive whole, and does the log arrive in it? 0 healthy, 1 unhealthy, 3 unknown."""
     try:
-        opened = open_archive(archive, system_identifier)
+        opened = archive_of(url, archive, system_identifier) if url else open_archive(archive, system_identifier)
         oldest = _oldest_needed(backup_dir, opened)
     except (ArchiveError, BaseRecordUnusable, OSError) as error:
         raise failed(error, Status.UNKNOWN) from None
-    findings = [check_continuity(opened, oldest), check_intact(opened, deep=deep)]
-    if url:
+    findings = []
+    if url:  # the probe first: by it the first segment of a new server gets there
         findings += [check_freshness(url, opened, arrival_seconds=arrival_seconds), check_backlog(url)]
+    findings += [check_continuity(opened, oldest), check_intact(opened, deep=deep)]
     if url and stream:
         findings.append(check_stream(url, stream, opened))
     if spool:

@@ -39,6 +39,11 @@ def list_objects(layout: Layout, prefix: str) -> dict[str, os.stat_result]:
     return found
 
 
+def project_refs(layout: Layout) -> list[Path]:
+    """The directories of `refs/`, one for each project."""
+    return [Path(entry.path) for entry in scan(layout.refs)]
+
+
 def scan(directory: Path) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:

@@ -23,7 +23,7 @@ from depot_api.blobstore.layout import Layout
 from depot_api.blobstore.refs import VERSION_NAME
 from depot_api.blobstore.store import BlobStore
 from depot_api.blobstore.writer import StagedBlob
-from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable, list_objects, require_store, scan
+from depot_ops.blobs.inventory import PREFIXES, CopyUnreachable, list_objects, project_refs, require_store, scan
 from depot_ops.blobs.rate import RateLimit
 from depot_ops.blobs.records import CatalogueUnreachable, open_records
 from depot_ops.evidence import Figures, Finding, Status
@@ -97,12 +97,12 @@ class Mirror:
 
     def reconcile(self, told: Callable[[int, int], None] = lambda _done, _all: None) -> Mirrored:
         """Compare everything and copy what the mirror lacks. Killed and run again, it goes on. Raises MirrorError."""
-        return self._pass(PREFIXES, [entry.name for entry in scan(self.source.refs)], told)
+        return self._pass(PREFIXES, [project.name for project in project_refs(self.source)], told)
 
     def follow_once(self) -> Mirrored:
         """Copy what is new in the directories that have changed since they were last looked at. Raises MirrorError."""
         prefixes = [prefix for prefix in PREFIXES if self._has_changed(self.source.objects / prefix)]
-        projects = [entry.name for entry in scan(self.source.refs) if self._has_changed(Path(entry.path))]
+        projects = [project.name for project in project_refs(self.source) if self._has_changed(project)]
         try:
             return self._pass(prefixes, projects, lambda _done, _all: None)
         except MirrorError:
@@ -197,7 +197,7 @@ class Mirror:
                 target.mkdir(parents=True)
                 sync_path(target.parent)
             for name in names:
-                content, modified_ns = _read_ref(source / name)
+                content, modified_ns = read_ref(source / name)
                 if content is None:
                     result.unreadable_refs.append(f"{project}/{name}")
                     continue
@@ -253,7 +253,7 @@ def _looks_different(one: Path, other: Path) -> bool:
     return (a.st_size, a.st_mtime_ns) != (b.st_size, b.st_mtime_ns)
 
 
-def _read_ref(path: Path) -> tuple[bytes | None, int]:
+def read_ref(path: Path) -> tuple[bytes | None, int]:
     """The document and its time; None when it cannot be read as JSON: a damaged one must not replace a good one."""
     try:
         modified_ns = path.stat().st_mtime_ns  # before reading: what is replaced meanwhile is copied again
@@ -308,7 +308,7 @@ def check_lag(source: Path, target: Path, max_lag_seconds: float) -> Finding:
                 objects += 1
                 size_bytes += listed.st_size
                 oldest_ns = min(oldest_ns or listed.st_mtime_ns, listed.st_mtime_ns)
-        for project in _projects(have):
+        for project in project_refs(have):
             for name in stale_refs(project, mirrored.refs / project.name):
                 refs += 1
                 modified_ns = (project / name).stat().st_mtime_ns
@@ -327,10 +327,6 @@ def check_lag(source: Path, target: Path, max_lag_seconds: float) -> Finding:
         "oldest_unmirrored_seconds": lag_seconds,
     }
     return Finding(check="mirror_lag", status=status, detail=detail, figures=figures)
-
-
-def _projects(layout: Layout) -> list[Path]:
-    return [Path(entry.path) for entry in scan(layout.refs)]
 
 
 def check_complete(target: Path, database_url: str, max_lag_seconds: float) -> Finding:

@@ -30,10 +30,11 @@ from depot_ops.blobs.inventory import (
     SHA256_DIGITS,
     CopyUnreachable,
     list_objects,
+    project_refs,
     require_store,
     scan,
 )
-from depot_ops.blobs.mirror import SETTLED_SECONDS, Damage
+from depot_ops.blobs.mirror import SETTLED_SECONDS, Damage, read_ref
 from depot_ops.blobs.rate import RateLimit
 from depot_ops.blobs.records import CatalogueUnreachable, open_records
 from depot_ops.evidence import Figures, Finding, Status
@@ -42,6 +43,8 @@ from depot_ops.places import Place, PlaceDamaged, PlaceError, PlaceMissing, Stor
 # As long as a batch is sent, nothing is removed for good: so it is small, and a removal waits for one at most.
 BATCH_OBJECTS = 128
 BATCH_BYTES = 64 << 20
+# What has changed longer ago was compared by a nightly pass: to compare all each time would be a request for each.
+COMPARED_SECONDS = 90_000.0
 OBJECTS = "objects/"
 Told = Callable[[int, int], None]
 
@@ -190,7 +193,7 @@ class Push:
 
     def _stale_refs(self) -> Iterator["_Document"]:
         """Versions never change; of the others the content is compared."""
-        for project in _projects(self.source):
+        for project in project_refs(self.source):
             there = {one.key.rpartition("/")[2] for one in self.place.list(f"refs/{project.name}/")}
             for entry in scan(project):
                 if self.stop.is_set():
@@ -199,7 +202,7 @@ class Push:
                     yield _Document(Path(entry.path), f"refs/{project.name}/{entry.name}", entry.name in there)
 
     def _recent_refs(self, since_ns: int) -> Iterator["_Document"]:
-        for project in (project for project in _projects(self.source) if _changed_since(project, since_ns)):
+        for project in (project for project in project_refs(self.source) if _changed_since(project, since_ns)):
             for entry in scan(project):
                 if entry.stat().st_ctime_ns > since_ns and not self.stop.is_set():
                     yield _Document(Path(entry.path), f"refs/{project.name}/{entry.name}", compare=True)
@@ -212,11 +215,11 @@ class Push:
                 result.refs_sent += sent
 
     def _send_ref(self, document: "_Document") -> bool | None:
-        """Whether it was sent; None when it cannot be read."""
-        try:
-            sha256 = hashlib.sha256(document.path.read_bytes()).hexdigest()
-        except OSError:
+        """Whether it was sent; None when it cannot be read as JSON: a damaged one must not replace a good one."""
+        content, _ = read_ref(document.path)
+        if content is None:
             return None
+        sha256 = hashlib.sha256(content).hexdigest()
         if document.compare and _sha256_there(self.place, document.key) == sha256:
             return False
         try:
@@ -288,10 +291,6 @@ def _changed_since(directory: Path, since_ns: int) -> bool:
         return False
 
 
-def _projects(layout: Layout) -> list[Path]:
-    return [Path(entry.path) for entry in scan(layout.refs)]
-
-
 def _batches(wanted: Iterable[_Wanted]) -> Iterator[list[_Wanted]]:
     batch: list[_Wanted] = []
     for one in wanted:
@@ -307,7 +306,7 @@ def _batches(wanted: Iterable[_Wanted]) -> Iterator[list[_Wanted]]:
 
 
 def check_push_lag(source: Path, open_place: Callable[[], Place], max_lag_seconds: float) -> Finding:
-    """How far the bucket is behind the store: objects, bytes, and the age of the oldest that waits."""
+    """How far the bucket is behind the store: objects, bytes, documents, and the age of the oldest that waits."""
     name, objects, size_bytes, oldest_ns = "object_storage_lag", 0, 0, None
     try:
         layout, place = require_store(source), open_place()
@@ -316,15 +315,41 @@ def check_push_lag(source: Path, open_place: Callable[[], Place], max_lag_second
                 if there.get(sha256) != listed.st_size:
                     objects, size_bytes = objects + 1, size_bytes + listed.st_size
                     oldest_ns = min(oldest_ns or listed.st_ctime_ns, listed.st_ctime_ns)
+        waiting_refs = list(_waiting_refs(layout, place, max_lag_seconds))
+        oldest_ns = min([*waiting_refs, *([oldest_ns] if oldest_ns else [])], default=None)
     except (CopyUnreachable, PlaceError, OSError) as error:
         return Finding(check=name, status=Status.UNKNOWN, detail=str(error))
     lag_seconds = max(0.0, round(time.time() - oldest_ns / 1e9, 3)) if oldest_ns is not None else 0.0
-    detail = f"{objects:,} objects of {size_bytes:,} bytes wait, the oldest {lag_seconds} s"
+    waiting = f"{objects:,} objects of {size_bytes:,} bytes and {len(waiting_refs):,} documents"
+    detail = f"{waiting} wait, the oldest {lag_seconds} s"
     status = Status.HEALTHY if lag_seconds <= max_lag_seconds else Status.UNHEALTHY
     if status is Status.UNHEALTHY:
         detail += f"; more than {max_lag_seconds:.0f} s. Is `depot-ops blobs push --follow` running?"
-    figures: Figures = {"objects": objects, "size_bytes": size_bytes, "oldest_unpushed_seconds": lag_seconds}
+    figures: Figures = {
+        "objects": objects,
+        "size_bytes": size_bytes,
+        "documents": len(waiting_refs),
+        "oldest_unpushed_seconds": lag_seconds,
+    }
     return Finding(check=name, status=status, detail=detail, figures=figures)
+
+
+def _waiting_refs(layout: Layout, place: Place, max_lag_seconds: float) -> Iterator[int]:
+    """Since when each document waits that is not there, or not as it is here. Raises PlaceError and OSError."""
+    now = time.time()
+    for project in project_refs(layout):
+        there = {one.key.rpartition("/")[2]: one.size_bytes for one in place.list(f"refs/{project.name}/")}
+        for entry in scan(project):
+            status = entry.stat()
+            is_compared = max_lag_seconds < now - status.st_ctime < COMPARED_SECONDS
+            may_differ = is_compared and not VERSION_NAME.fullmatch(entry.name)
+            key = f"refs/{project.name}/{entry.name}"
+            if there.get(entry.name) != status.st_size or (may_differ and _differs(place, key, Path(entry.path))):
+                yield status.st_ctime_ns
+
+
+def _differs(place: Place, key: str, path: Path) -> bool:
+    return _sha256_there(place, key) != hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_push_complete(open_place: Callable[[], Place], database_url: str, max_lag_seconds: float) -> Finding:
@@ -336,12 +361,13 @@ def check_push_complete(open_place: Callable[[], Place], database_url: str, max_
         place = open_place()
         with open_records(database_url) as records:
             for prefix, there in sizes_by_prefix(place):
+                absent = []
                 for sha256, recorded in records.of_prefix(prefix).items():
                     if there.get(sha256) == recorded.blob.stored_bytes:
                         objects, size_bytes = objects + 1, size_bytes + recorded.blob.stored_bytes
                     elif recorded.written_at < settled:
-                        missing.append(sha256)
-                missing = list(records.of(missing))  # without those that were removed for good meanwhile
+                        absent.append(sha256)
+                missing += sorted(records.of(absent))  # without those that were removed for good meanwhile
     except (CatalogueUnreachable, PlaceError) as error:
         return Finding(check=name, status=Status.UNKNOWN, detail=str(error))
     figures: Figures = {"objects": objects, "size_bytes": size_bytes, "missing_objects": len(missing)}

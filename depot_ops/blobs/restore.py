@@ -24,12 +24,13 @@ from depot_api.blobstore.layout import Layout, StoredBlob
 from depot_api.blobstore.refs import VERSION_NAME
 from depot_api.blobstore.store import BlobStore
 from depot_api.blobstore.writer import StagedBlob
-from depot_ops.blobs.inventory import PREFIXES, list_objects, require_store, scan
-from depot_ops.blobs.mirror import BATCH_OBJECTS, Mirror, Mirrored, MirrorError, MirrorOptions
+from depot_ops.blobs.inventory import PREFIXES, list_objects, project_refs, require_store
+from depot_ops.blobs.mirror import BATCH_OBJECTS, Mirror, Mirrored, MirrorError, MirrorOptions, read_ref
 from depot_ops.blobs.push import sizes_by_prefix
 from depot_ops.blobs.records import AffectedVersion, BlobRecords
+from depot_ops.durable import fsync, make_directories
 from depot_ops.evidence import Figures, Finding, Status
-from depot_ops.places import Place, PlaceError
+from depot_ops.places import Place, PlaceDamaged, PlaceError
 
 PROVED = "blobs_restored"
 NAMED = 1000
@@ -286,7 +287,7 @@ def restore_documents(copy: Path, target: Path, result: RestoredBlobs) -> None:
         with closing(BlobStore(target)) as staging:
             staging.prepare()
             back = Mirror(source, Layout(target), staging, MirrorOptions())
-            back.mirror_refs([entry.name for entry in scan(source.refs)], copied)
+            back.mirror_refs([project.name for project in project_refs(source)], copied)
     except (MirrorError, StorageFull, OSError) as error:
         raise BlobRestoreError(f"refs/ could not be restored to {target}: {error}") from error
     result.documents += copied.refs_copied
@@ -296,18 +297,32 @@ def restore_documents(copy: Path, target: Path, result: RestoredBlobs) -> None:
 def fetch_documents(bucket: Place, target: Path, workers: int, result: RestoredBlobs, *, refetch: bool = True) -> None:
     """Fetch `refs/` back, what is missing; with `refetch` also what may have changed. Raises BlobRestoreError."""
 
-    def fetch(key: str) -> bool:
+    def fetch(key: str) -> bool | None:
+        """Whether it was fetched; None when it is damaged there."""
         path = target / key
         if path.exists() and (VERSION_NAME.fullmatch(path.name) or not refetch):
             return False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        bucket.get(key, path)
+        try:
+            bucket.get(key, arriving := staging.temporary_file())
+        except PlaceDamaged:
+            return None
+        if read_ref(arriving)[0] is None:
+            arriving.unlink()
+            return None
+        make_directories(path.parent)
+        arriving.replace(path)
+        fsync(path.parent)
         return True
 
     try:
-        with ThreadPoolExecutor(workers) as pool:
+        with closing(BlobStore(target)) as staging, ThreadPoolExecutor(workers) as pool:
+            staging.prepare()
             keys = (listed.key for listed in bucket.list("refs/"))
             while batch := list(islice(keys, BATCH_OBJECTS)):
-                result.documents += sum(pool.map(fetch, batch))
+                for key, fetched in zip(batch, pool.map(fetch, batch), strict=True):
+                    if fetched is None:
+                        result.unreadable_documents.append(key.removeprefix("refs/"))
+                    else:
+                        result.documents += fetched
     except (PlaceError, OSError) as error:
         raise BlobRestoreError(f"refs/ could not be fetched to {target}: {error}. A second run goes on.") from error

@@ -35,7 +35,7 @@ def scrub(
     """Read through what lies under these prefixes on disk, and `with_bucket` there too, which object storage bills for.
 
     Without prefixes: a day's share of each copy, of the bucket as SCRUB_BUCKET_PERIOD_DAYS says.
-    Raises SettingsError, CopyUnreachable, CatalogueUnreachable and OSError.
+    Raises SettingsError, CopyUnreachable, ScrubRunning, CatalogueUnreachable and OSError.
     """
     settings = load(ScrubSettings)
     options = ScrubOptions(

@@ -18,14 +18,20 @@ from depot_ops.blobs.records import AffectedVersion, BlobRecords, Recorded
 from depot_ops.blobs.scrub_copies import MISSING, BucketObjects, CopyName, DiskCopy, ScrubbedCopy, load_bucket_state
 from depot_ops.blobs.scrub_state import ScrubState, load_state, write_durably
 from depot_ops.evidence import Figures, Finding, Status
+from depot_ops.exclusive import exclusively
 from depot_ops.places import Place, PlaceError
 from depot_ops.tiering.bucket import TieredBucket
 
 EVIDENCE = "evidence"
+LOCK_NAME = ".scrub.lock"
 NAMED = 1000
 # A night that was missed is made up for by the next; more than this over the period is an alarm.
 LATE_BY = timedelta(days=2)
 Told = Callable[[int, int], None]
+
+
+class ScrubRunning(Exception):
+    """Another scrub of this store is under way."""
 
 
 class Damaged(BaseModel):
@@ -212,12 +218,15 @@ def open_scrubber(
 ) -> Iterator[Scrubber]:
     """What no disk has whole is repaired from `bucket`; with `open_objects` the bucket is read through itself.
 
-    Raises CopyUnreachable. A bucket that does not answer is told of in what the scrub comes to.
+    Raises CopyUnreachable, and ScrubRunning: of two at once, the later would forget what the other found damaged. A
+    bucket that does not answer is told of in what the scrub comes to.
     """
     roots = {CopyName.STORE: store} | ({CopyName.MIRROR: mirror} if mirror else {})
     layouts = {name: require_store(root) for name, root in roots.items()}
     primary, unread = layouts[CopyName.STORE], dict[CopyName, str]()
+    refusal = ScrubRunning(f"Another scrub of {store} is under way. Leave it to that one, and run this again after it.")
     with ExitStack() as stack:
+        stack.enter_context(exclusively(store / LOCK_NAME, refusal))
         copies: list[ScrubbedCopy] = []
         for name, layout in layouts.items():
             staging = stack.enter_context(closing(BlobStore(layout.root)))

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from depot_api.blobstore.durability import sync_path
 from depot_ops.blobs.inventory import PREFIXES
+from depot_ops.durable import write_whole
 
 STATE_NAME = "scrub.json"
 
@@ -76,8 +76,4 @@ def save_state(root: Path, state: ScrubState) -> None:
 
 def write_durably(path: Path, content: BaseModel) -> None:
     """Whole or not at all, also after a crash."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    sync_path(temporary)
-    temporary.replace(path)
-    sync_path(path.parent)
+    write_whole(path, content.model_dump_json(indent=1) + "\n")

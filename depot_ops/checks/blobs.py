@@ -69,8 +69,8 @@ BUCKET_CHECKS = [
     _check(
         blob_object_storage,
         "object_storage_lag",
-        "No object waits for the bucket longer than MIRROR_MAX_LAG_SECONDS. When this is red, look whether"
-        " `depot-ops blobs push --follow` runs, and what it logs.",
+        "No object and no document waits for the bucket longer than MIRROR_MAX_LAG_SECONDS. When this is red, look"
+        " whether `depot-ops blobs push --follow` runs, and what it logs.",
         run.bucket_lag,
     ),
     _check(

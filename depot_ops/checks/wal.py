@@ -10,7 +10,7 @@ from depot_ops.evidence import Finding, Status
 from depot_ops.postgres.base_record import BaseRecordUnusable, oldest_needed_segment
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, open_archive
 from depot_ops.postgres.wal.inventory import check_continuity
-from depot_ops.postgres.wal.progress import check_backlog, check_freshness
+from depot_ops.postgres.wal.progress import archive_of, check_backlog, check_freshness
 from depot_ops.postgres.wal.stream import STREAM, check_stream
 from depot_ops.settings import WalSettings, load
 
@@ -34,12 +34,11 @@ STREAMED = (
 )
 
 
-def _check(name: str, description: str, look: Callable[[WalSettings, WalArchive], Finding]) -> dg.AssetChecksDefinition:
+def _check(name: str, description: str, look: Callable[[WalSettings], Finding]) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=wal_archive.key, name=name, description=description, blocking=True, compute_kind="postgres")
     def check() -> dg.AssetCheckResult:
-        settings = load(WalSettings)
         try:
-            finding = look(settings, open_archive(settings.wal_archive_dir))
+            finding = look(load(WalSettings))
         except (ArchiveError, BaseRecordUnusable, OSError) as error:
             finding = Finding(check=name, status=Status.UNKNOWN, detail=str(error))
         return check_result(finding)
@@ -47,7 +46,16 @@ def _check(name: str, description: str, look: Callable[[WalSettings, WalArchive]
     return check
 
 
-def _continuity(settings: WalSettings, archive: WalArchive) -> Finding:
+def _freshness(settings: WalSettings) -> Finding:
+    return check_freshness(_url(settings), _archive(settings))
+
+
+def _archive(settings: WalSettings) -> WalArchive:
+    return archive_of(_url(settings), settings.wal_archive_dir)
+
+
+def _continuity(settings: WalSettings) -> Finding:
+    archive = open_archive(settings.wal_archive_dir)
     return check_continuity(archive, oldest_needed_segment(settings.backup_dir, archive.system_identifier))
 
 
@@ -55,15 +63,15 @@ def _url(settings: WalSettings) -> str:
     return settings.depot_replication_url.get_secret_value()
 
 
-def _stream(settings: WalSettings, archive: WalArchive) -> Finding:
+def _stream(settings: WalSettings) -> Finding:
     if settings.wal_stream_dir is None:
         return Finding(check=STREAM, status=Status.HEALTHY, detail="WAL_STREAM_DIR is not set: nothing is streamed")
-    return check_stream(_url(settings), settings.wal_stream_dir, archive)
+    return check_stream(_url(settings), settings.wal_stream_dir, _archive(settings))
 
 
 wal_checks = [
-    _check("wal_freshness", FRESHNESS, lambda settings, archive: check_freshness(_url(settings), archive)),
+    _check("wal_freshness", FRESHNESS, _freshness),
     _check("wal_continuity", CONTINUITY, _continuity),
     _check("wal_stream", STREAMED, _stream),
-    _check("archiver_backlog", BACKLOG, lambda settings, _: check_backlog(_url(settings))),
+    _check("archiver_backlog", BACKLOG, lambda settings: check_backlog(_url(settings))),
 ]

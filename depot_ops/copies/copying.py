@@ -4,7 +4,6 @@ Nothing is ever overwritten. A pass that was killed leaves files without a recor
 goes on behind the last file that arrived.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from depot_ops.copies.holdings import listing
 from depot_ops.copies.units import Unit, UnitDamaged, UnitKind, hash_of, units
+from depot_ops.durable import write_private
 from depot_ops.evidence import Status
 from depot_ops.exclusive import exclusively
 from depot_ops.places import Place, PlaceConflict, PlaceDamaged, PlaceError, PlaceMissing
-from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, fsync
+from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError
 
 WORKERS = 4
 EVIDENCE_NAME = "copied.json"
@@ -86,7 +86,8 @@ def copy_backups(
                 refused=tuple(Refusal(name=o.unit.name, reason=o.refusal) for o in outcomes if o.refusal),
             )
             if not copied.refused:
-                _write_down(backup_dir, copied)
+                # The last complete pass, by which the copy's age is judged.
+                write_private(backup_dir / EVIDENCE_NAME, copied.model_dump_json(indent=2))
     except (PlaceError, ArchiveError, OSError) as error:
         raise CopyError(f"not all was copied to {place}: {error}. The next pass goes on") from error
     return copied
@@ -140,17 +141,6 @@ def _told(outcome: _Outcome, say: Callable[[str], None]) -> _Outcome:
     elif outcome.copied_bytes:
         say(f"copied {outcome.unit.kind} {outcome.unit.name}: {outcome.copied_bytes:,} bytes")
     return outcome
-
-
-def _write_down(backup_dir: Path, copied: Copied) -> None:
-    """The last complete pass, by which the copy's age is judged."""
-    partial = backup_dir / f".{EVIDENCE_NAME}"
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(copied.model_dump_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(backup_dir / EVIDENCE_NAME)
-    fsync(backup_dir)
 
 
 @contextmanager

@@ -25,16 +25,9 @@ from depot_ops.postgres.base_record import (
 )
 from depot_ops.postgres.drill_facts import read_drill_facts
 from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable, load_record, record_path
-from depot_ops.postgres.prune import (
-    LONG_AGO,
-    Pruned,
-    Retention,
-    deletes,
-    newest_chains_read,
-    newest_dumps_read,
-    write_down,
-)
+from depot_ops.postgres.prune import LONG_AGO, Pruned, Retention, plan_what_was_read, write_down
 from depot_ops.postgres.retention import (
+    OF_THE_MINIMUM,
     Action,
     BaseElement,
     Decision,
@@ -86,21 +79,23 @@ def _plan(holdings: Holdings, retention: Retention) -> Iterator[Decision]:
             yield decision.model_copy(update={"system_identifier": system})
 
 
-def _plan_dumps(holdings: Holdings, retention: Retention) -> list[Decision]:
-    dumps = [_look_at_dump(holdings, path) for path in holdings.dumps()]
+def _is_of_the_minimum(decision: Decision) -> bool:
+    """No more than that is read at each pass: places bill for it. The rest is a share each day, in at_rest."""
+    return OF_THE_MINIMUM in decision.reason
 
+
+def _plan_dumps(holdings: Holdings, retention: Retention) -> list[Decision]:
     def plan(dumps: list[Dump]) -> list[Decision]:
         decisions = plan_dumps(dumps, retention.dumps)
         return [_unless_here(decision, lambda name: (retention.backup_dir / name).exists()) for decision in decisions]
 
-    decisions = plan(dumps)
-    if not deletes(decisions):
-        return decisions
-    return plan(
-        newest_dumps_read(
-            dumps, retention.dumps.minimum, lambda name: damage_of_dump(holdings, holdings.backup_dir / name)
-        )
+    _, decisions = plan_what_was_read(
+        [_look_at_dump(holdings, path) for path in holdings.dumps()],
+        plan,
+        lambda name: damage_of_dump(holdings, holdings.backup_dir / name),
+        _is_of_the_minimum,
     )
+    return decisions
 
 
 def _look_at_dump(holdings: Holdings, path: Path) -> Dump:
@@ -117,21 +112,18 @@ def _look_at_dump(holdings: Holdings, path: Path) -> Dump:
 
 
 def _plan_chains(holdings: Holdings, retention: Retention, system: int) -> tuple[list[BaseElement], list[Decision]]:
-    elements = [_look_at_base(holdings, path) for path in holdings.bases(system)]
-    here = base_directory(retention.backup_dir, system)
+    here, there = (base_directory(root, system) for root in (retention.backup_dir, holdings.backup_dir))
 
     def plan(elements: list[BaseElement]) -> list[Decision]:
         decisions = plan_chains(elements, retention.chains)
         return [_unless_here(decision, lambda label: (here / label).exists()) for decision in decisions]
 
-    decisions = plan(elements)
-    if deletes(decisions):
-        directory = base_directory(holdings.backup_dir, system)
-        elements = newest_chains_read(
-            elements, retention.chains.minimum, lambda label: damage_of_base(holdings, directory / label)
-        )
-        decisions = plan(elements)
-    return elements, decisions
+    return plan_what_was_read(
+        [_look_at_base(holdings, path) for path in holdings.bases(system)],
+        plan,
+        lambda label: damage_of_base(holdings, there / label),
+        _is_of_the_minimum,
+    )
 
 
 def _look_at_base(holdings: Holdings, path: Path) -> BaseElement:

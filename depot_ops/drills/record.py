@@ -5,8 +5,6 @@ leaves the first, and the next one marks it as failed.
 """
 
 import json
-import os
-import secrets
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -16,14 +14,13 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from depot_ops.drills.pages import as_html, as_markdown
+from depot_ops.durable import PARTIAL_PREFIX, make_directories, write_private
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.postgres.recovery import RestoreReport
-from depot_ops.postgres.wal.archive import fsync, make_directories
 
 SCHEMA_VERSION = 1
 DIRECTORY_NAME = "drills"
 LABEL_FORMAT = "%Y%m%dT%H%M%S.%fZ"
-PARTIAL_PREFIX = ".partial-"
 PASSED = "restore_drill"
 NOT_ENDED = "it has not ended: it is running, or was killed"
 KILLED = "it was killed before its end"
@@ -131,22 +128,9 @@ def publish(record: DrillRecord, backup_dir: Path) -> None:
     path = record_path(backup_dir, record.label)
     make_directories(path.parent)
     document = record.model_dump(mode="json")
-    _write(path.with_suffix(".md"), as_markdown(document))
-    _write(path.with_suffix(".html"), as_html(document))
-    _write(path, json.dumps(document, indent=2) + "\n")
-    fsync(path.parent)
-
-
-def _write(path: Path, content: str) -> None:
-    partial = path.with_name(f"{PARTIAL_PREFIX}{path.name}-{secrets.token_hex(6)}")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_private(path.with_suffix(".md"), as_markdown(document))
+    write_private(path.with_suffix(".html"), as_html(document))
+    write_private(path, json.dumps(document, indent=2))
 
 
 def load_drill(path: Path) -> DrillRecord:

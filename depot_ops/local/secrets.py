@@ -1,11 +1,12 @@
 """What the embedded stack generates at its first start and keeps: every password, key and port."""
 
 import json
-import os
 import secrets
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from depot_ops.durable import write_private
 
 
 def _password() -> str:
@@ -40,18 +41,6 @@ class StackSecrets(BaseModel):
 
     def save(self, path: Path) -> None:
         write_private(path, self.model_dump_json(indent=2))
-
-
-def write_private(path: Path, text: str) -> None:
-    """Atomically, and never readable by others, not even for a moment."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def write_private_json(path: Path, document: dict[str, object]) -> None:

@@ -1,6 +1,5 @@
 """The embedded stack: which processes it consists of, in which order they start, and what it tells about itself."""
 
-import fcntl
 import json
 import os
 import shlex
@@ -19,9 +18,11 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from depot_ops.durable import write_private
+from depot_ops.exclusive import exclusively
 from depot_ops.local import ports
 from depot_ops.local.depot_nodes import DepotNodes, NodeService
-from depot_ops.local.secrets import StackSecrets, write_private, write_private_json
+from depot_ops.local.secrets import StackSecrets, write_private_json
 from depot_ops.local.supervisor import CannotStart, GaveUp, Program, Supervisor, tail
 from depot_ops.postgres.accounts import AccountError, passable, reachable_home, runnable_binaries, server_account
 from depot_ops.postgres.binaries import Binaries, BinariesNotFound, find_binaries
@@ -371,8 +372,14 @@ def run(options: StackOptions, say: Callable[[str], None], stop: threading.Event
 def _run(options: StackOptions, patience: Patience) -> None:
     if not options.data_dir.is_dir():
         passable(options.data_dir)
-    with (options.data_dir / "up.lock").open("a+") as lock:
-        _take_lock(lock.fileno(), options.data_dir)
+    path = options.data_dir / "up.lock"
+    holder = path.read_text().strip() if path.exists() else ""
+    refusal = StackError(
+        f"A stack runs on {options.data_dir} already (pid {holder}). Stop it, or name another --data-dir."
+    )
+    with exclusively(path, refusal) as lock:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         stack = _make_stack(options, patience)
         try:
             stack.start()
@@ -384,19 +391,6 @@ def _run(options: StackOptions, patience: Patience) -> None:
             stack.supervisor.stop()
             stack.environment_path.unlink(missing_ok=True)
             stack.description_path.unlink(missing_ok=True)
-
-
-def _take_lock(descriptor: int, data_dir: Path) -> None:
-    """Held by the process, so that a stale one cannot be: it goes with kill -9."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 100, 0).decode().strip()
-        raise StackError(
-            f"A stack runs on {data_dir} already (pid {holder}). Stop it, or name another --data-dir."
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 def _make_stack(options: StackOptions, patience: Patience) -> Stack:

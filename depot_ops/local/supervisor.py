@@ -1,6 +1,5 @@
 """Keeps named processes running: reports a death, restarts with back-off, and gives up on one that keeps dying."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -9,8 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
+
+from depot_ops.parents import end_with
 
 MAX_DEATHS = 5
 DEATH_WINDOW_SECONDS = 60.0
@@ -19,7 +21,6 @@ MAX_BACKOFF_SECONDS = 10.0
 CHECK_SECONDS = 0.2
 STOP_TIMEOUT_SECONDS = 40.0
 LOG_TAIL_LINES = 5
-PR_SET_PDEATHSIG = 1
 
 
 class GaveUp(Exception):
@@ -63,7 +64,7 @@ class Program:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_stop_with_parent,  # noqa: PLW1509 - it makes three system calls and takes no lock
+                preexec_fn=partial(_stop_with, os.getpid()),  # noqa: PLW1509 - four system calls, no lock
             )
 
     def stop(self) -> None:
@@ -87,8 +88,8 @@ class Program:
             return
 
 
-def _stop_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _stop_with(parent: int) -> None:
+    end_with(parent, signal.SIGTERM)
     # What is ignored is inherited: INT in a script's background job, and TERM once Dagster has copied it from INT.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

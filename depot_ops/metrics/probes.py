@@ -24,7 +24,7 @@ from depot_ops.postgres.dump_record import find_backups, glance
 from depot_ops.postgres.standby import check_standby
 from depot_ops.postgres.wal.archive import ArchiveError, open_archive
 from depot_ops.postgres.wal.inventory import check_continuity, check_intact
-from depot_ops.postgres.wal.progress import check_backlog, check_freshness, check_spool
+from depot_ops.postgres.wal.progress import archive_of, check_backlog, check_freshness, check_spool
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.health import Limits
 from depot_ops.replicas.hosts import check_single_host, watch_hosts, watched_hosts
@@ -159,7 +159,7 @@ def _of_archive(archive_dir: Path, backup_dir: Path | None, primary: str | None)
     if primary:
         # It finishes a segment of the log, which must not happen at every scrape.
         freshness = _probe(
-            "wal_freshness", lambda: check_freshness(primary, open_archive(archive_dir)), QUARTER_OF_AN_HOUR
+            "wal_freshness", lambda: check_freshness(primary, archive_of(primary, archive_dir)), QUARTER_OF_AN_HOUR
         )
         probes.append(freshness)
     return probes

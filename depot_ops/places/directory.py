@@ -5,10 +5,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import time
 
+from depot_ops.durable import PARTIAL_PREFIX, fsync, make_directories, remove_debris
 from depot_ops.places.place import (
-    PARTIAL_PREFIX,
     Place,
     PlaceConflict,
     PlaceError,
@@ -17,7 +16,6 @@ from depot_ops.places.place import (
     chunks_of,
     write_whole,
 )
-from depot_ops.postgres.wal.archive import DEBRIS_AGE_SECONDS, fsync, make_directories
 
 
 class DirectoryPlace(Place):
@@ -84,14 +82,8 @@ class DirectoryPlace(Place):
                 fsync(self._path(key).parent)
 
     def remove_debris(self) -> None:
-        oldest = time() - DEBRIS_AGE_SECONDS
         with self._asked("what killed writers left"):
-            for partial in self._root.rglob(f"{PARTIAL_PREFIX}*"):
-                try:
-                    if partial.stat().st_mtime < oldest:
-                        partial.unlink()
-                except FileNotFoundError:
-                    continue  # its writer lives, and was faster
+            remove_debris(self._root.rglob(f"{PARTIAL_PREFIX}*"))
 
     def _path(self, key: str) -> Path:
         path = self._root / key

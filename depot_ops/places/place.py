@@ -2,16 +2,14 @@
 
 import hashlib
 import os
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from depot_ops.postgres.wal.archive import fsync
+from depot_ops.durable import fsync, partial_of
 
 CHUNK_BYTES = 1 << 20
-PARTIAL_PREFIX = ".partial-"
 
 
 class PlaceError(Exception):
@@ -90,7 +88,7 @@ def write_whole(path: Path, chunks: Iterable[bytes], sha256: str | None = None) 
 
     Raises PlaceDamaged when that is not the one it should be, before it has a name; and OSError.
     """
-    partial = path.with_name(f"{PARTIAL_PREFIX}{path.name}-{secrets.token_hex(6)}")
+    partial = partial_of(path)
     digest = hashlib.sha256()
     try:
         with partial.open("xb") as file:

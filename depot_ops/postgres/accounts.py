@@ -11,6 +11,7 @@ import pwd
 import shutil
 import stat
 import subprocess
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -167,16 +168,18 @@ def runnable_binaries(binaries: Binaries, account: ServerAccount) -> Binaries:
 def _copy_trees(sources: list[Path], target: Path) -> None:
     """The libraries are found by a path relative to the programs, so both keep their places."""
     passable(target.parent)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    for source in sources:
-        shutil.copytree(source, partial / source.name, symlinks=True)
-    _open_to_all(partial)
+    # A process's number is no name of its own: threads share it, and in a container it comes again after a kill.
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
+        for source in sources:
+            shutil.copytree(source, partial / source.name, symlinks=True)
+        _open_to_all(partial)
         partial.rename(target)
     except OSError:
-        if not target.is_dir():
+        if not target.is_dir():  # else another start was faster
             raise
-        shutil.rmtree(partial)  # another start was faster
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _open_to_all(tree: Path) -> None:

@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 import psycopg
 from isal import igzip
 
+from depot_ops.durable import fsync, make_directories
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.exclusive import exclusively
 from depot_ops.postgres.base_record import (
@@ -39,7 +40,6 @@ from depot_ops.postgres.base_record import (
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import BadAddress, ToolFailed, client_environment, running
 from depot_ops.postgres.dump_checks import sha256_of
-from depot_ops.postgres.wal.archive import fsync, make_directories
 from depot_ops.postgres.wal.content import BadWalFile, check_segment, check_start
 from depot_ops.postgres.wal.names import WalName, parse_lsn, parse_wal_name, segment_name
 

@@ -1,6 +1,5 @@
 """One PostgreSQL cluster on this machine: made, started, stopped."""
 
-import ctypes
 import os
 import shutil
 import signal
@@ -10,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 
+from depot_ops.parents import end_with
 from depot_ops.postgres.accounts import ServerAccount
 from depot_ops.postgres.binaries import Binaries
 
@@ -24,7 +25,6 @@ PROGRESS_SECONDS = 10.0
 POLL_SECONDS = 0.05
 # sockaddr_un holds 107 bytes, of which `/.s.PGSQL.65535` takes 16.
 MAX_SOCKET_DIRECTORY_BYTES = 90
-PR_SET_PDEATHSIG = 1
 # Of postmaster.pid, counted from 0: what pg_ctl waits for, too.
 STATUS_LINE = 7
 # What is committed reaches the archive after this at the latest, however little is written.
@@ -146,7 +146,7 @@ class Cluster:
                 stderr=log,
                 cwd=self.data if os.geteuid() != 0 else "/",
                 start_new_session=True,
-                preexec_fn=fast_shutdown_with_parent,  # noqa: PLW1509 - it makes one system call and takes no lock
+                preexec_fn=partial(end_with, os.getpid(), signal.SIGINT),  # noqa: PLW1509 - two system calls, no lock
                 **self.account.process_owner(),
             )
 
@@ -249,8 +249,3 @@ def archiving(cluster_home: Path, major: int) -> dict[str, str]:
     if major >= 17:  # noqa: PLR2004 - a version of PostgreSQL
         settings["summarize_wal"] = "on"
     return settings
-
-
-def fast_shutdown_with_parent() -> None:
-    """Runs in the child before exec: when the parent dies, however, the server shuts down fast instead of staying."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 
+from depot_ops.durable import fsync
 from depot_ops.evidence import Finding, Status
 from depot_ops.exclusive import exclusively
 from depot_ops.postgres.binaries import Binaries
@@ -21,6 +22,7 @@ from depot_ops.postgres.dump_record import (
     NAME_FORMAT,
     PARTIAL_PREFIX,
     PATTERN,
+    RECORD_SUFFIX,
     BackupRecord,
     DumpFormat,
     partial_path,
@@ -202,10 +204,10 @@ def _publish(final: Path, record: BackupRecord) -> None:
     described = record_path(final)
     partial_path(described).touch(mode=0o600)
     partial_path(described).write_text(record.model_dump_json(indent=2) + "\n")
-    _fsync(partial_path(described))
+    fsync(partial_path(described))
     partial_path(described).rename(described)
     partial_path(final).rename(final)
-    _fsync(final.parent)
+    fsync(final.parent)
 
 
 @contextmanager
@@ -226,7 +228,7 @@ def _remove_partials(directory: Path) -> None:
         final = directory / partial.name.removeprefix(PARTIAL_PREFIX)
         record_path(final).unlink(missing_ok=True)
         remove(partial)
-    for partial in directory.glob(PARTIAL_PREFIX + "*"):
+    for partial in directory.glob(PARTIAL_PREFIX + PATTERN + RECORD_SUFFIX):  # and not of what else is written there
         remove(partial)
 
 
@@ -239,15 +241,7 @@ def _free_name(directory: Path) -> Path:
 
 def _fsync_dump(dump: Path) -> None:
     for path in (*dump.iterdir(), dump) if dump.is_dir() else (dump,):
-        _fsync(path)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        fsync(path)
 
 
 def _explained(reason: str, directory: Path) -> BackupError:

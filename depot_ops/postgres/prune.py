@@ -1,22 +1,22 @@
 """Deleting what a plan lets go: dumps, chains of base backups and archived log.
 
-Nothing goes while a backup is being taken, nor before the newest backups, which shall stand for what goes, have been
+Nothing goes while a backup is being taken, nor before every backup that is kept, and so stands for what goes, has been
 read and hashed again. What goes is first renamed out of every reader's sight; a killed run is finished by the next.
 """
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from depot_ops.durable import fsync
 from depot_ops.evidence import Status, worst
 from depot_ops.postgres import base_backup, dump
 from depot_ops.postgres.base_backup import BaseBackupRunning, check_chain, damage_of
@@ -51,18 +51,19 @@ from depot_ops.postgres.retention import (
     KeepPolicy,
     Kind,
     WalFile,
-    chains_of,
     plan_chains,
     plan_dumps,
     plan_wal,
 )
-from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive
 from depot_ops.postgres.wal.inventory import segment_size
 from depot_ops.postgres.wal.names import WalKind, parse_lsn, parse_wal_name
 from depot_ops.settings import RetentionSettings
 
 JOURNAL_NAME = "retention.jsonl"
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+Backup = TypeVar("Backup", Dump, BaseElement)
 
 
 class PruneError(Exception):
@@ -106,11 +107,13 @@ def prune(retention: Retention, *, dry_run: bool = False, say: Callable[[str], N
     """
     started_at = datetime.now(UTC)
     try:
+        if not retention.backup_dir.is_dir():
+            raise PruneError(f"{retention.backup_dir} is not there: mount its disk, or take a backup first")
         with ExitStack() as locks:
             if not dry_run:
                 _take_locks(retention.backup_dir, locks)
                 _empty_trash(retention.backup_dir)
-            say("planning, and reading the newest backups, which stand for what goes")
+            say("planning, and reading the backups that stand for what goes")
             decisions = _plan(retention)
             pruned = Pruned(
                 dry_run=dry_run, started_at=started_at, finished_at=datetime.now(UTC), decisions=tuple(decisions)
@@ -143,7 +146,6 @@ def configured(settings: RetentionSettings) -> Retention:
 
 
 def _take_locks(backup_dir: Path, locks: ExitStack) -> None:
-    backup_dir.stat()
     locks.enter_context(dump.sole_writer(backup_dir))
     if (backup_dir / "base").is_dir():
         locks.enter_context(nobody_reads(backup_dir))
@@ -166,20 +168,39 @@ def _plan(retention: Retention) -> list[Decision]:
     return decisions
 
 
-def deletes(decisions: list[Decision]) -> bool:
-    """Does any of them let something go?"""
-    return any(decision.action is Action.DELETE for decision in decisions)
+def plan_what_was_read(
+    backups: list[Backup],
+    plan: Callable[[list[Backup]], list[Decision]],
+    damage: Callable[[str], str | None],
+    counts: Callable[[Decision], bool] = lambda decision: decision.action is Action.KEEP,
+) -> tuple[list[Backup], list[Decision]]:
+    """Plan, and let go only what still goes when everything that counts for it was read: `damage` says what is wrong.
+
+    What is kept and damaged stands for nothing: then something older counts in its place, and is read as well.
+    """
+    read: set[str] = set()
+    while True:
+        decisions = plan(backups)
+        counted = {name for decision in decisions if counts(decision) for name in decision.members} - read
+        unread = [one for one in backups if one.name in counted and one.status is Status.HEALTHY]
+        if not unread or not any(decision.action is Action.DELETE for decision in decisions):
+            return backups, decisions
+        damaged = {one.name: problem for one in unread if (problem := damage(one.name))}
+        read |= counted
+        backups = [
+            replace(one, status=Status.UNHEALTHY, detail=damaged[one.name]) if one.name in damaged else one
+            for one in backups
+        ]
 
 
 def _plan_dumps(retention: Retention) -> list[Decision]:
-    policy = retention.dumps
     dumps = [_look_at_dump(path) for path in find_backups(retention.backup_dir)]
-    decisions = plan_dumps(dumps, policy)
-    if not deletes(decisions):
-        return decisions
-    return plan_dumps(
-        newest_dumps_read(dumps, policy.minimum, lambda name: _damage_of_dump(retention.backup_dir / name)), policy
+    _, decisions = plan_what_was_read(
+        dumps,
+        lambda dumps: plan_dumps(dumps, retention.dumps),
+        lambda name: _damage_of_dump(retention.backup_dir / name),
     )
+    return decisions
 
 
 def _look_at_dump(path: Path) -> Dump:
@@ -194,36 +215,17 @@ def _look_at_dump(path: Path) -> Dump:
     return Dump(path.name, record.database, record.started_at, _size(path), status, detail)
 
 
-def newest_dumps_read(dumps: list[Dump], minimum: int, damage: Callable[[str], str | None]) -> list[Dump]:
-    """The same, but the newest of each database, as many as always stay, have been read: `damage` says what of it."""
-    sound: Counter[str] = Counter()
-    seen = []
-    for known in sorted(dumps, key=lambda known: known.taken_at, reverse=True):
-        found = known
-        if known.status is Status.HEALTHY and sound[known.database] < minimum:
-            if problem := damage(known.name):
-                found = replace(known, status=Status.UNHEALTHY, detail=problem)
-            else:
-                sound[known.database] += 1
-        seen.append(found)
-    return seen
-
-
 def _damage_of_dump(path: Path) -> str | None:
     return None if sha256_of(path) == load_record(path).sha256 else "it has not the SHA-256 it was written with"
 
 
 def _plan_chains(retention: Retention, system: int) -> tuple[list[BaseElement], list[Decision]]:
-    policy = retention.chains
-    elements = [_look_at_base(path) for path in find_base_backups(retention.backup_dir, system)]
-    decisions = plan_chains(elements, policy)
-    if deletes(decisions):
-        directory = base_directory(retention.backup_dir, system)
-        elements = newest_chains_read(
-            elements, policy.minimum, lambda label: damage_of(load_base_backup(directory / label))
-        )
-        decisions = plan_chains(elements, policy)
-    return elements, decisions
+    directory = base_directory(retention.backup_dir, system)
+    return plan_what_was_read(
+        [_look_at_base(path) for path in find_base_backups(retention.backup_dir, system)],
+        lambda elements: plan_chains(elements, retention.chains),
+        lambda label: damage_of(load_base_backup(directory / label)),
+    )
 
 
 def _look_at_base(path: Path) -> BaseElement:
@@ -236,24 +238,6 @@ def _look_at_base(path: Path) -> BaseElement:
     number = parse_lsn(record.start_lsn) // record.segment_size_bytes
     detail = "" if seen.status is Status.HEALTHY else seen.detail
     return BaseElement(path.name, record.parent, record.finished_at, number, size_bytes, seen.status, detail)
-
-
-def newest_chains_read(
-    elements: list[BaseElement], minimum: int, damage: Callable[[str], str | None]
-) -> list[BaseElement]:
-    """The same, but the newest chains, as many as always stay, have been read: `damage` says what of an element."""
-    damaged: dict[str, str] = {}
-    sound = 0
-    proved = [chain for chain in chains_of(elements) if chain.proved]
-    for chain in sorted(proved, key=lambda chain: chain.newest_proved_at, reverse=True):
-        if sound == minimum:
-            break
-        damaged |= {element.name: problem for element in chain.proved if (problem := damage(element.name))}
-        sound += 1 if chain.name not in damaged else 0
-    return [
-        replace(element, status=Status.UNHEALTHY, detail=damaged[element.name]) if element.name in damaged else element
-        for element in elements
-    ]
 
 
 def _archived(root: Path | None, system: int) -> list[WalFile]:

@@ -14,19 +14,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from depot_ops.durable import fsync
+from depot_ops.parents import end_with
 from depot_ops.places import Place, PlaceError
 from depot_ops.postgres.accounts import ServerAccount
 from depot_ops.postgres.base_backup import damage_of, extract, run_verifybackup
 from depot_ops.postgres.base_record import BaseBackup
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import ToolFailed, client_environment, running
-from depot_ops.postgres.cluster import MAX_SOCKET_DIRECTORY_BYTES, fast_shutdown_with_parent
+from depot_ops.postgres.cluster import MAX_SOCKET_DIRECTORY_BYTES
 from depot_ops.postgres.recovery_plan import (
     RecoveryPlan,
     RestoreError,
@@ -37,8 +40,8 @@ from depot_ops.postgres.recovery_plan import (
     plans,
     told_missing,
 )
-from depot_ops.postgres.recovery_source import RecoverySource, open_copy
-from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
+from depot_ops.postgres.recovery_source import RecoverySource, SpooledArchive, open_copy
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, open_archive
 from depot_ops.postgres.wal.content import BadWalFile
 from depot_ops.postgres.wal.names import WalKind, WalName, format_lsn, parse_lsn
 from depot_ops.postgres.wal.stream import Streamed, refused_end, stage_streamed, stops_short
@@ -104,6 +107,8 @@ class RestoreReport(BaseModel):
     recovered_timeline: int
     new_timeline: int
     segments: int
+    spooled_segments: int = 0
+    """Of them, those that still waited for the collector."""
     last_segment: str
     streamed_until: str | None = None
     """How far the stream went that was replayed behind the archive's end."""
@@ -133,13 +138,15 @@ def restore(
     verify: bool = False,
     keeps_ties: bool = False,
     stream: Path | None = None,
+    spool: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> RestoreReport:
     """Recover the cluster to `target` into the new directory `to`. Raises RestoreError; `to` is then not there.
 
     Everything that is needed is proved to be there and intact before a server starts. `verify` reads every page. With
     `copy` it comes from there alone, and neither the backup directory nor the archive is looked at. `stream` is where
-    pg_receivewal wrote: what it has behind the archive's end is replayed too, unless the target is a position.
+    pg_receivewal wrote: what it has behind the archive's end is replayed too, unless the target is a position. What
+    waits in `spool` for the collector counts as archived, and stays there.
     `keeps_ties` is for what takes the old one's place: it goes on archiving as the backup's configuration says.
     `say` is told what begins.
     """
@@ -148,7 +155,7 @@ def restore(
     not_reached: TargetNotReached | None = None
     try:
         with _workspace(to, account) as (work, lock):
-            source = _open_source(backup_dir, archive_root, copy, work, system_identifier)
+            source = _open_source(backup_dir, archive_root, copy, work, system_identifier, spool, say)
             left_out: list[str] = []
             for plan in plans(
                 source.backup_dir,
@@ -214,6 +221,7 @@ def _restore(
     _prepare(data)
     account.own_tree(work)
     fetched = time.monotonic()
+    spooled_names = source.archive.taken if isinstance(source.archive, SpooledArchive) else set[str]()
     say(f"replaying the log to {plan.target}")
     settings, superuser = _recovery_settings(plan, staged), plan.base.record.superuser
     with serving(data, settings, superuser, work, lock, binaries, account) as (connection, log):
@@ -240,6 +248,7 @@ def _restore(
         recovered_timeline=plan.path.timeline,
         new_timeline=new_timeline,
         segments=len(plan.segments),
+        spooled_segments=len(spooled_names & {name.name for name in plan.segments}),
         last_segment=plan.segments[-1].name,
         streamed_until=format_lsn(streamed.until) if streamed else None,
         ended_lsn=ended,
@@ -257,11 +266,21 @@ def _restore(
 
 
 def _open_source(
-    backup_dir: Path, archive_root: Path, copy: Place | None, work: Path, system_identifier: int | None
+    backup_dir: Path,
+    archive_root: Path,
+    copy: Place | None,
+    work: Path,
+    system_identifier: int | None,
+    spool: Path | None,
+    say: Callable[[str], None],
 ) -> RecoverySource:
     try:
         if copy is None:
-            return RecoverySource(backup_dir, open_archive(archive_root, system_identifier))
+            archive = open_archive(archive_root, system_identifier)
+            if spool is not None and not spool.is_dir():
+                say(f"{spool} is not there: the log that waited in it for the collector, if any, is not restored")
+                spool = None
+            return RecoverySource(backup_dir, SpooledArchive(archive, spool) if spool else archive)
         staging = work / STAGING_NAME
         shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
         return open_copy(copy, staging, system_identifier)
@@ -272,10 +291,15 @@ def _open_source(
 def _check_destination(to: Path, account: ServerAccount) -> None:
     if to.exists():
         raise RestoreRefused(f"{to} exists: a restore goes into a new directory only. Name another or move it away")
-    if not to.parent.is_dir():
-        raise RestoreRefused(f"{to.parent} is no directory: make it first")
+    require_parent(to)
     if not account.can_reach(to.parent):
         raise RestoreRefused(f"the account that runs PostgreSQL cannot enter {to.parent}: name another directory")
+
+
+def require_parent(to: Path) -> None:
+    """Raises RestoreRefused."""
+    if not to.parent.is_dir():
+        raise RestoreRefused(f"{to.parent} is no directory: make it first")
 
 
 @contextmanager
@@ -285,22 +309,24 @@ def _workspace(to: Path, account: ServerAccount) -> Iterator[tuple[Path, int]]:
     work.mkdir(mode=0o700, exist_ok=True)
     lock = os.open(work, os.O_RDONLY)
     try:
-        _take_lock(lock, work)
+        _take_lock(lock, work, to)
         account.own(work)
         try:
             yield work, lock
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    except BlockingIOError:
-        raise RestoreError(f"another restore into {to} is running, or a killed one ends just now: wait") from None
     finally:
         os.close(lock)
 
 
-def _take_lock(lock: int, work: Path) -> None:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _take_lock(lock: int, work: Path, to: Path) -> None:
+    refusal = RestoreError(f"another restore into {to} is running, or a killed one ends just now: wait")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise refusal from None
     if not work.exists() or not os.path.samestat(work.stat(), os.fstat(lock)):
-        raise BlockingIOError(errno.EWOULDBLOCK, "whoever held the lock has just removed it")
+        raise refusal  # whoever held it has just removed it
 
 
 def _check_version(plan: RecoveryPlan, binaries: Binaries) -> None:
@@ -441,7 +467,7 @@ def serving(
             env=client_environment(),
             start_new_session=True,
             pass_fds=[lock],
-            preexec_fn=fast_shutdown_with_parent,  # noqa: PLW1509 - it makes one system call and takes no lock
+            preexec_fn=partial(end_with, os.getpid(), signal.SIGINT),  # noqa: PLW1509 - two system calls, no lock
             **account.process_owner(),
         )
     try:

@@ -9,8 +9,10 @@ from pathlib import Path
 from depot_ops.copies.holdings import Holdings, look
 from depot_ops.places import Place, PlaceDamaged, PlaceError, PlaceMissing
 from depot_ops.postgres.base_record import BaseBackup, find_base_backups, kept_for_reading, load_base_backup
-from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, WalArchive, WalRecord
-from depot_ops.postgres.wal.names import WalName
+from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, NotArchived, WalArchive, WalRecord
+from depot_ops.postgres.wal.collector import spooled
+from depot_ops.postgres.wal.content import BadWalFile
+from depot_ops.postgres.wal.names import WalKind, WalName
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,38 @@ class CopiedSource(RecoverySource):
 
     def staging_bytes(self, chain: Iterable[BaseBackup]) -> int:
         return sum(element.record.stored_size_bytes for element in chain)
+
+
+class SpooledArchive(WalArchive):
+    """An archive with what still waits for its collector, which is only read, and proved as the collector would."""
+
+    def __init__(self, archive: WalArchive, spool: Path) -> None:
+        super().__init__(archive.root, archive.system_identifier)
+        self._spool = spool
+        self.taken: set[str] = set()
+        """What was fetched from the spool."""
+
+    def names(self) -> list[WalName]:
+        waiting = [name for name in spooled(self._spool) if name.kind in (WalKind.SEGMENT, WalKind.HISTORY)]
+        return sorted({*super().names(), *waiting}, key=lambda name: name.name)
+
+    def fetch(self, name: WalName) -> bytes:
+        try:
+            return super().fetch(name)
+        except NotArchived:
+            path = self._spool / name.name
+        try:
+            content = path.read_bytes()
+            self.prove(name, content)
+        except FileNotFoundError:
+            return super().fetch(name)  # it was collected just now
+        except BadWalFile as error:
+            raise ArchiveDamaged(
+                f"{path} waits to be collected, and is not what it should be: {error}. To do without all that waits"
+                " there, set WAL_SPOOL_DIR to nothing"
+            ) from error
+        self.taken.add(name.name)
+        return content
 
 
 class CopiedArchive(WalArchive):

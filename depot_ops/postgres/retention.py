@@ -18,6 +18,7 @@ from depot_ops.evidence import Status
 from depot_ops.postgres.wal.names import WalName
 
 MAX_KEEP_MINUTES = 10_000_000
+OF_THE_MINIMUM = "one of the newest"
 
 
 class Kind(StrEnum):
@@ -145,7 +146,7 @@ def holds(taken: Mapping[str, datetime], policy: KeepPolicy) -> dict[str, list[s
     newest_first = sorted(taken, key=lambda name: (taken[name], name), reverse=True)
     reasons: dict[str, list[str]] = {name: [] for name in newest_first}
     for name in newest_first[: policy.minimum]:
-        reasons[name].append(f"one of the newest {policy.minimum}")
+        reasons[name].append(f"{OF_THE_MINIMUM} {policy.minimum}")
     for name in newest_first:
         if taken[newest_first[0]] - taken[name] <= timedelta(minutes=policy.minutes):
             reasons[name].append("last")

@@ -14,8 +14,7 @@ import psycopg
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from depot_api.epochs import EpochFile
-from depot_ops.local.secrets import write_private
-from depot_ops.postgres.wal.archive import fsync
+from depot_ops.durable import write_private
 from depot_ops.postgres.wal.names import format_lsn, parse_lsn
 from depot_ops.replicas import handover as handovers
 from depot_ops.replicas.create import Place
@@ -114,7 +113,6 @@ def under_way(place: Place) -> Failover | None:
 
 def save(place: Place, failover: Failover) -> Failover:
     write_private(place.nodes.directory / FAILOVER_RECORD, failover.model_dump_json(indent=2))
-    fsync(place.nodes.directory)
     return failover
 
 

@@ -5,8 +5,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from depot_ops.local.secrets import write_private
-from depot_ops.postgres.wal.archive import fsync
+from depot_ops.durable import write_private
 from depot_ops.replicas.nodes import Nodes, ReplicaError
 from depot_ops.replicas.synchronous import Synchronous
 
@@ -44,7 +43,6 @@ def under_way(nodes: Nodes) -> Handover | None:
 
 def save(nodes: Nodes, handover: Handover) -> Handover:
     write_private(_path(nodes), handover.model_dump_json(indent=2))
-    fsync(nodes.directory)
     return handover
 
 

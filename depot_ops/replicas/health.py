@@ -55,7 +55,8 @@ FROM depot_ops.heartbeats
 """
 _STANDBY_FACTS = """
 SELECT current_setting('primary_slot_name'), (SELECT timeline_id FROM pg_control_checkpoint()),
-       pg_last_wal_receive_lsn()::text
+       pg_last_wal_receive_lsn()::text,
+       (SELECT sender_host || ':' || sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming')
 """
 
 
@@ -93,7 +94,10 @@ class ReplicaHealth(BaseModel):
     replayed_lsn: str | None = None
     timeline: int | None = None
     slot: str | None = None
+    """Its slot at the primary. One that another standby feeds has it there, and none at the primary."""
     receiver: str | None = None
+    sender: str | None = None
+    """From which server it streams."""
     silent_seconds: float | None = None
 
 
@@ -119,6 +123,8 @@ class _Primary:
 class _Heartbeats:
     lag_seconds: float | None
     age_seconds: float | None
+    have_arrived: bool
+    """The newest, which was written just now, too."""
 
 
 def check_replica(url: str, primary_url: str | None = None, limits: Limits = Limits()) -> ReplicaHealth:
@@ -129,7 +135,7 @@ def check_replica(url: str, primary_url: str | None = None, limits: Limits = Lim
     """
     try:
         state = ask_standby(url)
-        slot_name, timeline, received = _standby_facts(url)
+        slot_name, timeline, received, sender = _standby_facts(url)
     except (StandbyUnknown, psycopg.Error) as error:
         return ReplicaHealth(replica=place_of(url), status=ReplicaStatus.UNKNOWN, reason=str(error).strip())
     seen: dict[str, Any] = {
@@ -138,6 +144,7 @@ def check_replica(url: str, primary_url: str | None = None, limits: Limits = Lim
         "received_lsn": received,
         "timeline": state.timeline or timeline,
         "receiver": state.stream,
+        "sender": sender,
         "silent_seconds": state.silent_seconds and round(state.silent_seconds, 3),
     }
     if primary_url is None:
@@ -158,17 +165,20 @@ def check_replica(url: str, primary_url: str | None = None, limits: Limits = Lim
     if primary.system_identifier != state.system_identifier:
         reason = f"it is of the cluster {state.system_identifier}, its primary of {primary.system_identifier}: rebuild"
         return ReplicaHealth(status=ReplicaStatus.DISCONNECTED, reason=reason, **seen)
-    if state.streams and (why := _follows_another(state, primary, slot_name)):
+    if state.streams and (why := _follows_another(state, primary, slot_name, beats)):
         return ReplicaHealth(status=ReplicaStatus.DISCONNECTED, reason=why, **seen)
     return _judged(state, primary.lsn, limits, seen)
 
 
-def _follows_another(state: StandbyState, primary: _Primary, slot_name: str) -> str | None:
-    """It streams, and not from this primary as it is now."""
+def _follows_another(state: StandbyState, primary: _Primary, slot_name: str, beats: _Heartbeats) -> str | None:
+    """It streams, and not what this primary writes now, from it or by way of another standby."""
     if state.timeline != primary.timeline:
         return f"it follows the timeline {state.timeline}, its primary is on {primary.timeline}: rejoin or rebuild it"
-    if slot_name and not (primary.slot or "").startswith("active"):
-        return f"its slot {slot_name} at the primary is {primary.slot or 'missing'}: it streams from another server"
+    if slot_name and not (primary.slot or "").startswith("active") and not beats.have_arrived:
+        return (
+            f"its slot {slot_name} at the primary is {primary.slot or 'missing'}: it streams from another server, and"
+            " what was written here just now has not come that way. Is that server a standby of this primary?"
+        )
     return None
 
 
@@ -190,7 +200,7 @@ def _judged(state: StandbyState, primary_lsn: str, limits: Limits, seen: dict[st
         status = ReplicaStatus.LAGGING
         reason = f"a heartbeat of {seconds:.0f} s ago has not arrived; {limits.lag_seconds:g} s are allowed"
     else:
-        status, reason = ReplicaStatus.HEALTHY, f"it streams, {lag_bytes:,} bytes behind"
+        status, reason = ReplicaStatus.HEALTHY, f"it streams from {seen['sender']}, {lag_bytes:,} bytes behind"
     return ReplicaHealth(status=status, reason=reason, lag_bytes=lag_bytes, **seen)
 
 
@@ -202,11 +212,11 @@ def _why_disconnected(state: StandbyState) -> str:
     return f"no primary streams to it (receiver: {state.stream}); see its log, and its slot at the primary"
 
 
-def _standby_facts(url: str) -> tuple[str, int, str | None]:
+def _standby_facts(url: str) -> tuple[str, int, str | None, str | None]:
     with _connected(url) as connection:
         row = connection.execute(_STANDBY_FACTS).fetchone()
     assert row is not None
-    return row[0], row[1], row[2]
+    return row[0], row[1], row[2], row[3]
 
 
 def _compared(
@@ -224,7 +234,8 @@ def _compared(
         age_seconds, unarrived_seconds = row
         position = connection.execute(_POSITION, (slot_name,)).fetchone()
         assert position is not None
-    beats = _Heartbeats(took if unarrived_seconds is None else unarrived_seconds, age_seconds)
+    have_arrived = unarrived_seconds is None
+    beats = _Heartbeats(took if have_arrived else unarrived_seconds, age_seconds, have_arrived)
     return _Primary(*position), beats, ask_standby(url)
 
 

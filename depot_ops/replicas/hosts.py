@@ -8,11 +8,12 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from depot_ops.evidence import Finding
 from depot_ops.replicas.health import Limits, check_replica
 from depot_ops.replicas.loss import Answer, ask
+from depot_ops.replicas.nodes import only_at
 from depot_ops.replicas.single_primary import finding
 from depot_ops.replicas.watch import WORKERS, Watched
 
@@ -28,13 +29,6 @@ def named_hosts(url: str) -> list[tuple[str, int]]:
     return [(host, int(port or 5432)) for host, port in zip(hosts, ports, strict=False)]
 
 
-def only_at(url: str, host: str, port: int) -> str:
-    """The address `url`, at this server only, whatever its role is now."""
-    address = {**conninfo_to_dict(url), "host": host, "port": port, "target_session_attrs": "any"}
-    address.pop("hostaddr", None)
-    return make_conninfo("", **address)
-
-
 def watched_hosts(url: str) -> dict[str, str]:
     """The address of each server alone, by the name it is shown by; none where `url` names only one."""
     try:
@@ -48,7 +42,16 @@ def watched_hosts(url: str) -> dict[str, str]:
     return {re.sub(r"[^a-z0-9]+", "_", name.lower()): only_at(url, *server) for server, name in shown.items()}
 
 
-def refuses(conninfo: str) -> bool:
+def ask_all(servers: dict[str, str]) -> tuple[list[str], list[str]]:
+    """By their names and addresses: those that take writes, and those that may and do not say so."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        answers = dict(zip(servers, pool.map(ask, servers.values()), strict=True))
+    writable = [name for name, answer in answers.items() if answer is Answer.WRITABLE]
+    quiet = [name for name, answer in answers.items() if answer in (Answer.SILENT, Answer.REJECTING)]
+    return writable, [name for name in quiet if not _refuses(servers[name])]
+
+
+def _refuses(conninfo: str) -> bool:
     """The host is there and nobody listens: then nobody takes writes either."""
     ((host, port),) = named_hosts(conninfo)
     try:
@@ -74,9 +77,4 @@ def watch_hosts(url: str, limits: Limits) -> list[Watched]:
 
 def check_single_host(url: str) -> Finding:
     """Whether one of them alone takes writes."""
-    hosts = watched_hosts(url)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        answers = dict(zip(hosts, pool.map(ask, hosts.values()), strict=True))
-    writable = [name for name, answer in answers.items() if answer is Answer.WRITABLE]
-    quiet = [name for name, answer in answers.items() if answer in (Answer.SILENT, Answer.REJECTING)]
-    return finding(writable, [name for name in quiet if not refuses(hosts[name])])
+    return finding(*ask_all(watched_hosts(url)))

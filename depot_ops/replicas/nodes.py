@@ -3,12 +3,8 @@
 Which of them is the primary is never written down: it is asked, because it changes when nobody is looking.
 """
 
-import fcntl
-import os
 import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,13 +12,20 @@ from typing import Annotated
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from depot_ops.local.secrets import write_private
+from depot_ops.durable import write_private
+from depot_ops.exclusive import exclusively
 
 # Also the name of a slot and of a role, each with a prefix: both allow 63 bytes.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-LOCK_POLL_SECONDS = 0.05
 HERE = "127.0.0.1"
 FAILOVER_RECORD = ".failover"
+
+
+def only_at(url: str, host: str, port: int) -> str:
+    """The address `url`, at this server only, whatever its role is now. Raises psycopg.ProgrammingError."""
+    address = {**conninfo_to_dict(url), "host": host, "port": port, "target_session_attrs": "any"}
+    address.pop("hostaddr", None)
+    return make_conninfo("", **address)
 
 
 class ReplicaError(Exception):
@@ -64,9 +67,7 @@ class Node(BaseModel):
 
     def conninfo(self, url: str) -> str:
         """The address `url`, at this node only, whatever its role is now."""
-        address = {**conninfo_to_dict(url), "host": self.host, "port": self.port, "target_session_attrs": "any"}
-        address.pop("hostaddr", None)
-        return make_conninfo("", **address)
+        return only_at(url, self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,42 +130,18 @@ class Nodes:
         except (OSError, ValidationError) as error:
             raise ReplicaError(f"{path} is no record of a node: {error}") from error
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[int]:
         """One operation at a time: two that promote or rewind at once would each destroy what the other relies on."""
-        with self._flocked(".lock", 0.0, f"another operation on the nodes in {self.directory} runs: wait for its end"):
-            yield
+        return self._lock(".lock", 0.0, f"another operation on the nodes in {self.directory} runs: wait for its end")
 
-    @contextmanager
-    def held(self, name: str, wait_seconds: float = 0.0) -> Iterator[None]:
+    def held(self, name: str, wait_seconds: float = 0.0) -> AbstractContextManager[int]:
         """While it is held, no supervisor starts the node: its directory is being changed."""
-        with self._flocked(f"{name}.hold", wait_seconds, f"{name} is being changed by another operation: wait"):
-            yield
+        return self._lock(f"{name}.hold", wait_seconds, f"{name} is being changed by another operation: wait")
 
-    @contextmanager
-    def tended(self, wait_seconds: float) -> Iterator[None]:
+    def tended(self, wait_seconds: float) -> AbstractContextManager[int]:
         """While the primary is told whom to wait for. Not `locked`: a primary that hangs must hold up no failover."""
-        with self._flocked(".tending.lock", wait_seconds, "the synchronous mode is being changed: try again"):
-            yield
+        return self._lock(".tending.lock", wait_seconds, "the synchronous mode is being changed: try again")
 
-    @contextmanager
-    def _flocked(self, name: str, wait_seconds: float, otherwise: str) -> Iterator[None]:
+    def _lock(self, name: str, wait_seconds: float, otherwise: str) -> AbstractContextManager[int]:
         self.prepare()
-        descriptor = os.open(self.directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + wait_seconds
-        try:
-            while not _try_lock(descriptor):
-                if time.monotonic() >= deadline:
-                    raise ReplicaBusy(otherwise)
-                time.sleep(LOCK_POLL_SECONDS)
-            yield
-        finally:
-            os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return exclusively(self.directory / name, ReplicaBusy(otherwise), wait_seconds=wait_seconds)

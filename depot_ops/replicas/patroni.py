@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from depot_ops.replicas.nodes import ReplicaError
+from depot_ops.replicas.nodes import ReplicaError, only_at
 
 ANSWER_SECONDS = 5.0
 # Patroni answers when it has been done, or not within a round or two.
@@ -119,9 +118,7 @@ class View:
         one = self.listed.get(name)
         if one is None or one.host is None:
             raise PatroniError(f"Patroni does not say where the server of {name} listens")
-        address = {**conninfo_to_dict(url), "host": one.host, "port": one.port or 5432, "target_session_attrs": "any"}
-        address.pop("hostaddr", None)
-        return make_conninfo("", **address)
+        return only_at(url, one.host, one.port or 5432)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,8 @@ from psycopg.conninfo import make_conninfo
 from depot_api.epochs import EpochFile
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.replicas.health import Limits, ReplicaHealth, ReplicaStatus, check_replica
-from depot_ops.replicas.hosts import named_hosts, only_at, refuses
-from depot_ops.replicas.loss import Answer, ask
-from depot_ops.replicas.nodes import ReplicaError
+from depot_ops.replicas.hosts import ask_all, named_hosts
+from depot_ops.replicas.nodes import ReplicaError, only_at
 from depot_ops.replicas.patroni import WORKERS, Listed, Patroni, PatroniError, Switchover, View
 from depot_ops.replicas.promotion import DATABASE, Refused, begin_epoch
 from depot_ops.replicas.single_primary import CHECK as SINGLE_PRIMARY
@@ -100,15 +99,8 @@ def check_single_leader(patroni: Patroni, url: str, epochs: EpochFile | None = N
         problem = _hand_on_epoch(view, url, epochs)
     except (PatroniError, psycopg.ProgrammingError, OSError) as error:
         return Finding(check=SINGLE_PRIMARY, status=Status.UNKNOWN, detail=str(error).strip())
-    with ThreadPoolExecutor(WORKERS) as pool:
-        answers = dict(zip(servers, pool.map(ask, servers.values()), strict=True))
-    found = {_identity(servers[name]): name for name, answer in answers.items() if answer is Answer.WRITABLE}
-    writable = list(found.values())
-    silent = [
-        name
-        for name, answer in answers.items()
-        if answer in (Answer.SILENT, Answer.REJECTING) and not refuses(servers[name])
-    ]
+    answering, silent = ask_all(servers)
+    writable = list({_identity(servers[name]): name for name in answering}.values())
     figures: Figures = {"writable_nodes": len(writable), "silent_nodes": len(silent)}
     status, detail = _judged(view.leader, writable, silent, problem)
     return Finding(check=SINGLE_PRIMARY, status=status, detail=detail, figures=figures)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import psycopg
 from pydantic import BaseModel, ConfigDict
 
-from depot_ops.postgres.wal.archive import fsync
+from depot_ops.durable import fsync
 from depot_ops.replicas.create import PROOF_TIMEOUT_SECONDS, Place, rebuild_node
 from depot_ops.replicas.nodes import Node, ReplicaError
 from depot_ops.replicas.server import Server

@@ -12,11 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
+from depot_ops.durable import fsync
 from depot_ops.postgres.accounts import ServerAccount
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.client_tools import client_environment
 from depot_ops.postgres.cluster import MAX_SOCKET_DIRECTORY_BYTES
-from depot_ops.postgres.wal.archive import fsync
 from depot_ops.postgres.wal.names import parse_lsn
 from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from depot_ops.local.secrets import write_private
+from depot_ops.durable import write_private
 from depot_ops.postgres.wal.names import parse_lsn
 from depot_ops.replicas.nodes import HERE, Node, Nodes, ReplicaError
 from depot_ops.replicas.server import Server

@@ -17,9 +17,8 @@ import psycopg
 from psycopg import sql
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from depot_ops.durable import write_private
 from depot_ops.evidence import Figures, Finding, Status
-from depot_ops.local.secrets import write_private
-from depot_ops.postgres.wal.archive import fsync
 from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
 from depot_ops.replicas.server import wait_until
 from depot_ops.replicas.streaming import CONNECT_TIMEOUT_SECONDS, connected, facts_of_primary
@@ -108,9 +107,8 @@ def recorded(nodes: Nodes) -> Synchronous:
 
 def _save(nodes: Nodes, record: Synchronous) -> Synchronous:
     path, text = _path(nodes), record.model_dump_json(indent=2)
-    if not path.exists() or path.read_text() != text:
+    if not path.exists() or path.read_text().removesuffix("\n") != text:
         write_private(path, text)
-        fsync(nodes.directory)
     return record
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync
+from depot_ops.durable import fsync
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive
 from depot_ops.postgres.wal.content import BadWalFile
 from depot_ops.postgres.wal.names import WalName, format_lsn
 from depot_ops.replicas.fencing import Fenced

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from depot_ops.durable import write_whole
 from depot_ops.evidence import Figures, Finding, Status, worst
 from depot_ops.postgres.base_record import BaseRecordUnusable, oldest_needed_segment
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
@@ -23,7 +24,7 @@ from depot_ops.postgres.wal.names import parse_lsn
 from depot_ops.postgres.wal.progress import check_freshness
 from depot_ops.postgres.wal.timelines import UnknownTimeline
 from depot_ops.reports.failovers import newest_document
-from depot_ops.reports.nightly import check_backup_age, write_whole
+from depot_ops.reports.nightly import check_backup_age
 
 CATCH_UP_SECONDS = 60.0
 POLL_SECONDS = 0.1

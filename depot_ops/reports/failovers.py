@@ -3,9 +3,9 @@
 from datetime import datetime
 from pathlib import Path
 
+from depot_ops.durable import write_whole
 from depot_ops.replicas.create import Place
 from depot_ops.replicas.failover import Failover, finish
-from depot_ops.reports.nightly import write_whole
 
 DIRECTORY = "failovers"  # in the directory of the backups
 NAME_FORMAT = "failover-%Y%m%dT%H%M%SZ"

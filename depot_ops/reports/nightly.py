@@ -1,7 +1,5 @@
 """The nightly report: is the newest dump good, the log fresh, the service up, the replica near?"""
 
-import os
-import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -18,7 +16,7 @@ from depot_ops.postgres.dump_checks import verify_newest
 from depot_ops.postgres.dump_record import RecordTooNew, RecordUnusable, load_record, newest_backups
 from depot_ops.postgres.standby import HEALTH as REPLICA_HEALTH
 from depot_ops.postgres.standby import check_freshness_by_standby, check_standby
-from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, fsync, open_archive
+from depot_ops.postgres.wal.archive import ArchiveError, WalArchive, open_archive
 from depot_ops.postgres.wal.inventory import CONTINUITY, check_continuity
 from depot_ops.postgres.wal.progress import ARRIVAL_SECONDS, FRESHNESS, check_freshness
 from depot_ops.postgres.wal.stream import STREAM, check_stream
@@ -73,25 +71,6 @@ def make_report(scope: ReportScope) -> OpsReport:
         *_standby(scope),
     )
     return OpsReport(status=worst(findings), started_at=started_at, finished_at=datetime.now(UTC), findings=findings)
-
-
-def write_whole(path: Path, text: str, mode: int | None = None) -> None:
-    """Write `text` so that whoever reads `path` sees all of it or what was there before. Raises OSError.
-
-    `mode` is who may read it, where that is not what the process makes files with.
-    """
-    partial = path.with_name(f".{path.name}-{secrets.token_hex(6)}")
-    try:
-        with partial.open("x") as file:
-            file.write(text)
-            file.flush()
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        partial.replace(path)
-        fsync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _dumps(scope: ReportScope) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -27,7 +28,9 @@ def test_another_process_is_refused_until_the_holder_was_killed(tmp_path):
         with pytest.raises(RuntimeError, match="taken"), exclusively(path, RuntimeError("taken")):
             pytest.fail("two hold it")
         assert time.monotonic() - began < 1
-        holder.kill()
+        threading.Timer(0.2, holder.kill).start()
+        with exclusively(path, RuntimeError("taken"), wait_seconds=10):
+            pass
     with exclusively(path, RuntimeError("taken")):
         pass
 

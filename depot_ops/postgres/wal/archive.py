@@ -11,18 +11,17 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from time import time
 from typing import cast
 
 from isal import igzip, isal_zlib
 
+from depot_ops.durable import PARTIAL_PREFIX, fsync, make_directories, partial_of, remove_debris
 from depot_ops.postgres.wal.content import BadWalFile, SegmentHeader, check_content, parse_history
 from depot_ops.postgres.wal.names import DEFAULT_SEGMENT_SIZE_BYTES, WalName, history_name, parse_wal_name
 
@@ -32,9 +31,6 @@ GZIP = 31  # what zlib calls the gzip format
 DecompressionError = cast(type[Exception], isal_zlib.error)  # the stub takes the class for an instance
 FILE_SUFFIX = ".gz"
 RECORD_SUFFIX = ".json"
-PARTIAL_PREFIX = ".partial-"
-# No writer takes this long for one file: whoever left it is dead.
-DEBRIS_AGE_SECONDS = 3600.0
 
 
 class ArchiveError(Exception):
@@ -101,9 +97,7 @@ class WalArchive:
 
         Raises BadWalFile, ArchiveConflict when the archive has other content under this name, ArchiveFull.
         """
-        header = check_content(name, content, self.system_identifier)
-        if header and header.timeline != name.timeline:
-            self._check_origin(name, header)
+        self.prove(name, content)
         path = self.file_path(name)
         with _explained(f"{name.name} could not be stored in {self.root}"):
             if path.exists():
@@ -117,6 +111,12 @@ class WalArchive:
                     return self._settle(name, content)
             self._record(name, content, len(compressed))
         return Outcome.STORED
+
+    def prove(self, name: WalName, content: bytes) -> None:
+        """Is `content` the file `name` of this cluster, by itself and by its timeline's history? Raises BadWalFile."""
+        header = check_content(name, content, self.system_identifier)
+        if header and header.timeline != name.timeline:
+            self._check_origin(name, header)
 
     def _check_origin(self, name: WalName, header: SegmentHeader) -> None:
         """Only the segment in which a timeline began starts with pages of another. Its history is archived first."""
@@ -242,13 +242,7 @@ class WalArchive:
 
     def remove_debris(self) -> None:
         """Remove what writers left that were killed long ago."""
-        oldest = time() - DEBRIS_AGE_SECONDS
-        for partial in self.directory.glob(f"*/{PARTIAL_PREFIX}*"):
-            try:
-                if partial.stat().st_mtime < oldest:
-                    partial.unlink()
-            except FileNotFoundError:
-                continue  # its writer lives, and was faster
+        remove_debris(self.directory.glob(f"*/{PARTIAL_PREFIX}*"))
 
 
 def archived_systems(root: Path) -> list[int]:
@@ -262,8 +256,10 @@ def open_archive(root: Path, system_identifier: int | None = None) -> WalArchive
         systems = archived_systems(root)
     except OSError as error:
         raise ArchiveError(f"the archive {root} could not be read: {error}") from error
+    if system_identifier is None and not systems:
+        raise ArchiveError(f"{root} has the log of no cluster yet: is archiving on, and the collector running?")
     if system_identifier is None and len(systems) != 1:
-        seen = ", ".join(map(str, systems)) or "none"
+        seen = ", ".join(map(str, systems))
         raise ArchiveError(f"{root} has the logs of these clusters: {seen}. Say which with --system-identifier")
     return WalArchive(root, system_identifier or systems[0])
 
@@ -271,7 +267,7 @@ def open_archive(root: Path, system_identifier: int | None = None) -> WalArchive
 @contextmanager
 def _written(final: Path, content: bytes) -> Iterator[Path]:
     """`content` under a name of its own beside `final`, flushed; gone after the block unless it was moved."""
-    partial = final.with_name(f"{PARTIAL_PREFIX}{final.name}-{secrets.token_hex(6)}")
+    partial = partial_of(final)
     try:
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
@@ -291,20 +287,3 @@ def _explained(what: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ArchiveFull(f"{what}: no room is left. Free some or give the archive a larger disk") from error
         raise ArchiveError(f"{what}: {error}") from error
-
-
-def make_directories(path: Path) -> None:
-    """Make `path` so that it survives a crash."""
-    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for directory in missing:
-        fsync(directory.parent)
-
-
-def fsync(path: Path) -> None:
-    """Flush a file or a directory."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from depot_ops.postgres.wal.archive import ArchiveError, NotArchived, WalArchive, fsync
+from depot_ops.durable import fsync
+from depot_ops.postgres.wal.archive import ArchiveError, NotArchived, WalArchive
 from depot_ops.postgres.wal.names import (
     WalName,
     parse_wal_name,

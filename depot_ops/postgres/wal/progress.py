@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from depot_ops.evidence import Figures, Finding, Status
-from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, WalArchive
+from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, WalArchive, open_archive
 from depot_ops.postgres.wal.names import parse_lsn, parse_wal_name, segment_name
 
 FRESHNESS = "wal_freshness"
@@ -31,6 +31,21 @@ SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(modificatio
                                                  nullif(current_setting('archive_command'), '(disabled)'), '')
 FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'
 """
+
+
+def archive_of(url: str, root: Path, system_identifier: int | None = None) -> WalArchive:
+    """The archive of the server at `url`, also where nothing has arrived in it yet. Raises ArchiveError.
+
+    Of a server that does not answer it is the only one that is there: the checks that ask the server say the rest.
+    """
+    if system_identifier is None:
+        try:
+            with _connected(url) as connection:
+                row = connection.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
+        except psycopg.Error:
+            row = None
+        system_identifier = row[0] if row else None
+    return WalArchive(root, system_identifier) if system_identifier is not None else open_archive(root)
 
 
 def check_freshness(

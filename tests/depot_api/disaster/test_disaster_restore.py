@@ -1,5 +1,6 @@
 """Primary, store and catalogue are gone; from backups, log and mirror alone the depot comes back, and serves it all."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import psycopg
@@ -68,10 +70,18 @@ class Studio:
         with open_mirror(self.store, self.mirror) as mirror:
             assert mirror.reconcile().is_complete
 
+    def finish_segment(self) -> None:
+        """Nobody collects it."""
+        with psycopg.connect(self.cluster.url(), autocommit=True) as server:
+            segment = server.execute("SELECT pg_walfile_name(pg_current_wal_lsn())").fetchone()[0]
+            server.execute("SELECT pg_switch_wal()")
+        wait_until((self.cluster.wal_spool / segment).exists)
+
     def lose_everything(self) -> None:
+        """But for what the collector had not come to."""
         self.cluster.process.send_signal(signal.SIGQUIT)
         self.cluster.stop()
-        for lost in (self.cluster.data, self.cluster.wal_spool, self.store):
+        for lost in (self.cluster.data, self.store):
             shutil.rmtree(lost)
 
     def push(self, environment: dict[str, str]) -> None:
@@ -79,18 +89,49 @@ class Studio:
         settings = {**os.environ, **environment, "ASSET_STORAGE_PATH": str(self.store)}
         subprocess.run(command, env=settings, check=True, stdout=subprocess.DEVNULL)
 
-    def rebuild(self, content: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        """As a person does, from an environment that names nothing but the copies."""
+    def rebuilding(self, content: dict[str, str]) -> subprocess.Popen[str]:
+        """As a person does, from an environment that names nothing but what is left."""
         environment = {
             **os.environ,
             "BACKUP_DIR": str(self.backup_dir),
             "WAL_ARCHIVE_DIR": str(self.archive_root),
+            "WAL_SPOOL_DIR": str(self.cluster.wal_spool),
             **content,
             "ASSET_STORAGE_PATH": str(self.store),
             "DEPOT_PG_BINDIR": str(self.binaries.bindir),
         }
         command = [sys.executable, "-m", "depot_ops", "disaster-restore", "--data", self.cluster.data, "--json"]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def rebuild(self, content: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        with self.rebuilding(content) as process:
+            stdout, stderr = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def killed(self, content: dict[str, str], when: str) -> None:
+        """kill -9 as soon as it says that, and wait for the end of the server that it had started."""
+        with self.rebuilding(content) as process:
+            told = []
+            for line in process.stderr:
+                told.append(line)
+                if line.startswith(when):
+                    process.kill()
+            assert process.wait() == -signal.SIGKILL, "".join(told)
+        wait_until(lambda: not self._servers())
+
+    def _servers(self) -> list[bytes]:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                found.append((process / "cmdline").read_bytes())
+        return [command for command in found if str(self.home).encode() in command and b"/postgres\0" in command]
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -117,24 +158,35 @@ def test_a_depot_is_rebuilt_from_its_copies(studio, running_api_factory, rclone_
         for n, content in enumerate(contents[6:]):
             item = {"action": "edit", "path": f"Content/{n}.uasset", "base_version": 1, "sha256": project.put(content)}
             project.submit([item])
-        heads = project.heads()
         studio.copy_away()
         studio.push(bucket)
+        item = {"action": "edit", "path": "Content/1.uasset", "base_version": 2, "sha256": project.put(contents[1])}
+        project.submit([item])
+        heads = project.heads()
+        studio.finish_segment()
     studio.lose_everything()
 
     hidden = studio.mirror / "objects" / (sha256 := hashlib.sha256(contents[0]).hexdigest())[:2] / f"{sha256}.bin.gz"
     hidden.write_bytes(hidden.read_bytes()[:-1] + b"!")
-    incomplete = studio.rebuild({"ASSET_STORAGE_REPLICA_PATH": str(studio.mirror)})
+    mirror = {"ASSET_STORAGE_REPLICA_PATH": str(studio.mirror)}
+    for moment in ("replaying the log", "the cluster is back"):
+        studio.killed(mirror, moment)
+    (studio.cluster.data / "postmaster.pid").write_text(f"{1 << 22}\n")  # as where the machine died with it
+    incomplete = studio.rebuild(mirror)
     report = json.loads(incomplete.stdout)
+    assert report["cluster"]["spooled_segments"] == 1
     assert (incomplete.returncode, report["content"]["lost_objects"]) == (1, 1), incomplete.stderr
     assert report["content"]["affected"] == [{"project": project.name, "path": "Content/0.uasset", "version": 1}]
     assert not (studio.store / "objects" / sha256[:2] / f"{sha256}.bin.gz").exists(), "never wrong bytes"
 
     shutil.rmtree(studio.mirror)
+    studio.killed(bucket, "the content is back")
     done = studio.rebuild(bucket)
     assert done.returncode == 0, done.stderr + done.stdout
     report = json.loads(done.stdout)
-    assert (report["content"]["objects"], report["content"]["copied_objects"]) == (len(contents), 1), "it went on"
+    assert (report["content"]["objects"], report["content"]["copied_objects"]) == (len(contents), 0), "it went on"
+    left = [path.name for path in studio.cluster.data.parent.iterdir()]
+    assert not [name for name in left if name.startswith((".partial", ".restored")) or name.endswith(".json")], left
 
     studio.cluster.initialize()
     studio.cluster.start()
@@ -147,6 +199,7 @@ def test_a_depot_is_rebuilt_from_its_copies(studio, running_api_factory, rclone_
                 response = project.http.get(f"/assets/{asset['id']}/versions/{number}/content")
                 served[asset["path"], number] = response.content
         wanted = {(f"Content/{n % 6}.uasset", 1 + n // 6): content for n, content in enumerate(contents)}
+        wanted["Content/1.uasset", 3] = contents[1]
         assert served == wanted
-        assert project.add("Content/after.uasset", b"work goes on") == len(contents) + 1
+        assert project.add("Content/after.uasset", b"work goes on") == len(contents) + 2
     assert len(list((studio.store / "refs").rglob("*.json"))) >= len(contents)

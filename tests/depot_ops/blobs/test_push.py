@@ -12,7 +12,7 @@ from depot_ops.blob_commands import app
 from depot_ops.blobs.push import Push, PushError, check_push_complete, check_push_lag, object_key
 from depot_ops.blobs.restore import RestoredBlobs, all_of_copies, fetch_documents, restore_blobs
 from depot_ops.evidence import Status
-from depot_ops.places import DirectoryPlace, PlaceError
+from depot_ops.places import DirectoryPlace, PlaceDamaged, PlaceError
 
 PROJECT = "018f0000-0000-7000-8000-000000000001"
 VERSION = f"20260101T000000.000000000Z_{PROJECT}.json"
@@ -64,6 +64,47 @@ def test_damage_does_not_travel(copies, bucket):
     assert list(names_and_sizes(bucket)) == [object_key(good.sha256)]
     result = CliRunner().invoke(app, ["push"])
     assert (result.exit_code, bad.sha256 in result.output) == (1, True)
+
+
+def test_a_damaged_document_replaces_no_good_one_on_either_way(copies, tmp_path):
+    (tmp_path / "place").mkdir()
+    place = DirectoryPlace(str(tmp_path / "place"))
+    push = Push(Layout(copies.root), place)
+    write_ref(copies, VERSION, "{}")
+    write_ref(copies, "project.json", '{"name": "a"}')
+    assert push.reconcile().is_complete
+    write_ref(copies, "project.json", '{"na')
+    for look in (push.reconcile, push.follow_once):
+        assert look().unreadable_refs == [f"{PROJECT}/project.json"]
+    there = tmp_path / "place" / "refs" / PROJECT
+    assert (there / "project.json").read_text() == '{"name": "a"}'
+    (there / "project.json").write_text('{"na')
+    write_ref(copies, "project.json", '{"name": "b"}')
+    result = RestoredBlobs(target=str(copies.root))
+    fetch_documents(place, copies.root, 2, result)
+    assert result.unreadable_documents == [f"{PROJECT}/project.json"]
+    assert (copies.root / "refs" / PROJECT / "project.json").read_text() == '{"name": "b"}'
+    assert len(list((copies.root / "refs" / PROJECT).iterdir())) == 2
+
+
+def test_a_document_that_is_not_what_was_sent_stops_no_restore(copies, tmp_path, monkeypatch):
+    (tmp_path / "place").mkdir()
+    place = DirectoryPlace(str(tmp_path / "place"))
+    write_ref(copies, VERSION, "{}")
+    write_ref(copies, "project.json", "{}")
+    Push(Layout(copies.root), place).reconcile()
+    get = place.get
+
+    def damaged(key, path):
+        if key.endswith(VERSION):
+            raise PlaceDamaged("it has another SHA-256")
+        return get(key, path)
+
+    monkeypatch.setattr(place, "get", damaged)
+    result = RestoredBlobs(target=str(tmp_path / "new"))
+    fetch_documents(place, tmp_path / "new", 2, result)
+    assert (result.documents, result.unreadable_documents) == (1, [f"{PROJECT}/{VERSION}"])
+    assert [path.name for path in (tmp_path / "new" / "refs" / PROJECT).iterdir()] == ["project.json"]
 
 
 def test_what_the_disk_does_not_read_is_told_and_everything_else_is_sent(copies, tmp_path, unreadable):
@@ -137,6 +178,15 @@ def test_checks_tell_what_waits_and_what_is_missing(copies, bucket, depot_databa
     assert [check().status for check in checks] == [Status.UNHEALTHY, Status.UNHEALTHY]
     Push(Layout(copies.root), bucket).reconcile()
     assert [check().status for check in checks] == [Status.HEALTHY, Status.HEALTHY]
+    write_ref(copies, VERSION, "{}")
+    write_ref(copies, "project.json", '{"name": "a"}')
+    lag = checks[0]()
+    assert (lag.status, lag.figures["documents"]) == (Status.UNHEALTHY, 2)
+    Push(Layout(copies.root), bucket).reconcile()
+    assert checks[0]().status is Status.HEALTHY
+    write_ref(copies, "project.json", '{"name": "b"}')
+    lag = checks[0]()
+    assert (lag.status, lag.figures["documents"]) == (Status.UNHEALTHY, 1), "as large as before, and another"
 
     def unreachable():
         raise PlaceError("no answer")

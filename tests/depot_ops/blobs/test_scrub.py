@@ -60,6 +60,22 @@ def tripled(copies, mirrored, bucket, fetched, depot_database):
     return blobs, scrub
 
 
+def test_a_second_scrub_refuses_while_one_is_under_way(copies, mirrored, depot_database, monkeypatch):
+    for name, value in {
+        "ASSET_STORAGE_PATH": copies.root,
+        "ASSET_STORAGE_REPLICA_PATH": copies.mirror_root,
+        "DEPOT_DUMP_URL": depot_database.dump_url,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    with (
+        open_records(depot_database.dump_url) as records,
+        open_scrubber(copies.root, copies.mirror_root, records, ScrubOptions()),
+    ):
+        refused = CliRunner().invoke(app, ["scrub", "--all"])
+    assert (refused.exit_code, "under way" in refused.output) == (3, True)
+    assert CliRunner().invoke(app, ["scrub", "--all"]).exit_code == 0
+
+
 def test_all_damage_is_found_reads_are_never_wrong_and_repair_restores(copies, tripled, raw_bucket):
     blobs, scrub = tripled
     contents = dict(zip((blob.sha256 for blob in blobs), copies.some_contents(7, 12), strict=True))

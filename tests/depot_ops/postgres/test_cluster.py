@@ -8,12 +8,14 @@ import subprocess
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from depot_ops.local.ports import any_free
+from depot_ops.postgres import accounts
 from depot_ops.postgres.accounts import (
     AccountError,
     ServerAccount,
@@ -22,7 +24,7 @@ from depot_ops.postgres.accounts import (
     runnable_binaries,
     server_account,
 )
-from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
+from depot_ops.postgres.binaries import Binaries, BinariesNotFound, find_binaries
 from depot_ops.postgres.cluster import Cluster, ClusterError, Patience, archiving
 
 
@@ -149,6 +151,29 @@ def test_an_installation_that_the_account_cannot_reach_is_copied(tmp_path):
         assert runnable_binaries(hidden, account) == runnable
     finally:
         shutil.rmtree(runnable.bindir.parent.parent.parent)
+
+
+def test_two_starts_at_once_copy_an_installation_side_by_side(tmp_path, monkeypatch):
+    bindir = tmp_path / "wheel" / "pginstall" / "bin"
+    bindir.mkdir(parents=True)
+    (bindir / "postgres").touch()
+    (tmp_path / "wheel.libs").mkdir()
+    both_copy, copytree = threading.Barrier(2, timeout=10), shutil.copytree
+
+    def copied(source: Path, *arguments: object, **options: object) -> None:
+        copytree(source, *arguments, **options)
+        if source.name == "wheel":
+            both_copy.wait()
+
+    monkeypatch.setattr(accounts, "REACHABLE_ROOT", tmp_path / "reachable")
+    monkeypatch.setattr(ServerAccount, "can_run", lambda *_: False)
+    monkeypatch.setattr(shutil, "copytree", copied)
+    hidden = Binaries(bindir, 18, "18.0")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: runnable_binaries(hidden, ServerAccount()), range(2))
+    assert first == second
+    assert (first.bindir / "postgres").exists()
+    assert len(list((tmp_path / "reachable").iterdir())) == 1, "and nothing half is left"
 
 
 @needs_root

@@ -11,8 +11,10 @@ from dataclasses import replace
 import pytest
 
 from depot_ops.postgres.standby import ask_standby
+from depot_ops.replicas.create import create, remove
 from depot_ops.replicas.health import Limits, ReplicaStatus, check_replica
 from depot_ops.replicas.server import ShutdownMode, wait_until
+from depot_ops.replicas.streaming import connected, drop_slot
 
 QUICK = Limits(arrival_seconds=0.5)
 
@@ -62,13 +64,36 @@ def test_behind_in_seconds_counts_from_the_oldest_beat_that_did_not_arrive(pair,
     assert health.heartbeat_age_seconds > health.lag_seconds
 
 
-def test_what_streams_from_elsewhere_or_on_another_timeline_is_not_healthy(pair, monkeypatch):
+@pytest.fixture
+def fed(pair):
+    """A standby of the standby: its slot is there, and none at the primary."""
+    create(pair.place, "fed")
+    node, feeder = pair.node("fed"), pair.node("standby")
+    pair.query("standby", "SELECT pg_create_physical_replication_slot(%s)", node.slot)
+    pair.server("fed").configure(pair.place.settings(node, feeder.port))
+    pair.query("fed", "SELECT pg_reload_conf()")
+    sender = "SELECT sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+    wait_until(lambda: pair.query("fed", sender) == [(feeder.port,)], 20, "it does not stream from there")
+    with connected(pair.place.url) as primary:
+        drop_slot(primary, node.slot)
+    yield pair.conninfo("fed", "postgres"), f"127.0.0.1:{feeder.port}"
+    remove(pair.place, "fed")
+    with connected(pair.conninfo("standby", "postgres")) as standby:
+        drop_slot(standby, node.slot)
+
+
+def test_what_another_standby_feeds_is_judged_by_what_comes_through_it(pair, fed):
+    url, feeder = fed
+    health = check_replica(url, pair.place.url, Limits())
+    assert (health.status, health.sender, health.slot) == (ReplicaStatus.HEALTHY, feeder, None)
+    pair.query("fed", "SELECT pg_wal_replay_pause()")
+    health = check_replica(url, pair.place.url, QUICK)
+    assert (health.status, "is missing" in health.reason) == (ReplicaStatus.DISCONNECTED, True)
+
+
+def test_what_streams_on_another_timeline_is_not_healthy(pair, monkeypatch):
     module = "depot_ops.replicas.health"
     assert check(pair).status is ReplicaStatus.HEALTHY
-    with monkeypatch.context() as patched:
-        patched.setattr(f"{module}._standby_facts", lambda _: ("depot_nobody", 1, "0/0"))
-        health = check(pair)
-        assert (health.status, "is missing" in health.reason) == (ReplicaStatus.DISCONNECTED, True)
     monkeypatch.setattr(f"{module}.ask_standby", lambda url: replace(ask_standby(url), timeline=7))
     health = check(pair)
     assert (health.status, "timeline 7" in health.reason) == (ReplicaStatus.DISCONNECTED, True)

@@ -64,20 +64,30 @@ def test_from_a_backup_to_a_restored_cluster(configured, work_dir, incremental):
     assert second["label"] in latest.stdout
 
 
-def test_what_waits_in_the_spool_is_collected_before_the_latest_is_restored(configured, work_dir):
+def test_what_waits_in_the_spool_is_restored_too_and_stays_there(configured, work_dir):
     run("backup", "full")
     configured.archive_all()
     configured.insert(1)
     ((segment,),) = configured.execute("SELECT pg_walfile_name(pg_current_wal_lsn())")
     configured.execute("SELECT pg_switch_wal()")
     deadline = time.monotonic() + 30
-    while not (configured.cluster.wal_spool / segment).exists():
+    waiting = configured.cluster.wal_spool / segment
+    while not waiting.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    refused = run("restore", "--to", work_dir / "restored", "--latest")
-    assert (refused.exit_code, segment in refused.stderr, "wal collect --once" in refused.stderr) == (1, True, True)
+    restored = run("restore", "--to", work_dir / "restored", "--latest", "--json")
+    assert restored.exit_code == 0, restored.stderr
+    report = json.loads(restored.stdout)
+    assert (report["last_segment"], report["spooled_segments"]) == (segment, 1)
+    assert segment not in {name.name for name in configured.archive.names()}
+    whole = waiting.read_bytes()
+    waiting.write_bytes(whole[:-1])
+    refused = run("restore", "--to", work_dir / "again", "--latest")
+    assert (refused.exit_code, str(waiting) in refused.stderr) == (1, True)
+    waiting.write_bytes(whole)
     assert run("wal", "collect", "--once").exit_code == 0
-    assert run("restore", "--to", work_dir / "restored", "--latest").exit_code == 0
+    report = json.loads(run("restore", "--to", work_dir / "again", "--latest", "--json").stdout)
+    assert (report["last_segment"], report["spooled_segments"]) == (segment, 0)
 
 
 def test_an_archive_that_goes_away_is_told_and_no_traceback(configured, monkeypatch):
@@ -140,6 +150,8 @@ def test_the_collector_goes_on_until_it_is_stopped(configured):
     command = [sys.executable, "-m", "depot_ops", "wal", "collect"]
     process = subprocess.Popen([*command, "--interval-seconds", "0.1"], env=os.environ)
     try:
+        first = run("wal", "check", "--json")  # of a server of which nothing has arrived yet
+        assert (first.exit_code, set(statuses(first).values())) == (0, {"healthy"}), first.stdout + first.stderr
         for _ in range(2):
             configured.insert(1)
             assert check_freshness(configured.url, configured.archive).status == "healthy"

@@ -70,6 +70,20 @@ def test_it_refuses_a_server_that_lives_and_touches_nothing(protected):
     assert protected.rows() == [1, 2, 3]
 
 
+def test_a_second_restore_leaves_the_first_one_alone(protected):
+    data = protected.cluster.data
+
+    def second(report):
+        assert report.directory == str(data)
+        assert not list(data.parent.glob("data.before-*")), "told before it takes its place"
+        with pytest.raises(RestoreRefused, match="another restore"):
+            in_place(protected)
+
+    in_place(protected, restored=second)
+    protected.cluster.start()
+    assert protected.rows() == [1, 2, 3]
+
+
 def test_it_refuses_what_is_not_empty(protected):
     protected.cluster.stop()
     with pytest.raises(RestoreRefused, match="is not empty"):

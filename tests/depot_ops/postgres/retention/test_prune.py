@@ -81,6 +81,13 @@ def test_a_flipped_bit_in_the_newest_is_found_before_anything_goes_for_its_sake(
     assert "SHA-256" in pruned.decisions[-1].reason
 
 
+def test_a_flipped_bit_in_an_older_one_lets_nothing_go_in_its_place(estate):
+    nights = estate.nights(20)
+    nights[-5].write_bytes(b"rowz")
+    prune(estate.retention(WEEK, WEEK))
+    assert find_backups(estate.backup_dir) == nights[-8:]
+
+
 def test_a_dump_that_never_passed_its_checks_does_not_count(estate):
     nights = estate.nights(5)
     record = json.loads(record_path(nights[-1]).read_text())
