@@ -351,7 +351,7 @@ class Race:
         chance, submitted = random.Random(100 * self.seed + worker), set()
         deadline = time.monotonic() + PATIENCE_SECONDS
         for n in itertools.count():
-            if n >= 20 and self.removed_objects or time.monotonic() > deadline:
+            if (n >= 20 and self.removed_objects) or time.monotonic() > deadline:
                 break
             content, path = chance.choice(self.contents), f"race/{worker}/{n}"
             sha256 = hashlib.sha256(content).hexdigest()
