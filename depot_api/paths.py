@@ -1,4 +1,7 @@
-"""What a path in the depot may be. The domain `depot_path` in the schema holds the same rules; here they have words."""
+"""What a path in the depot may be. The schema holds the same rules, here they have words.
+
+Those of every path are in the domain `depot_path`, and those of new ones in a trigger on assets.
+"""
 
 import re
 import unicodedata
@@ -18,26 +21,31 @@ def path_key(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
-def broken_rule(path: str) -> str | None:
-    """The rule that `path` breaks, in words, or None."""
+def broken_rule(path: str, *, is_new: bool = True) -> str | None:
+    """The rule that `path` breaks, in words, or None. One that is not new may have been there before some of them."""
     if _FORBIDDEN.search(path):
         return 'holds a character that Windows or macOS cannot store: a control character or one of \\ : * ? " < > |'
     if not 1 <= len(path.encode()) <= MAX_PATH_BYTES:
         return f"must have 1 to {MAX_PATH_BYTES} bytes in UTF-8"
     if path.startswith("/"):
         return "must be relative to the project, without a leading /"
-    return next((rule for segment in path.split("/") if (rule := _broken_segment_rule(segment))), None)
+    rules = (_broken_segment_rule, _broken_new_segment_rule) if is_new else (_broken_segment_rule,)
+    return next((rule for segment in path.split("/") for broken in rules if (rule := broken(segment))), None)
 
 
 def _broken_segment_rule(segment: str) -> str | None:
     if segment in ("", ".", ".."):
         return f"must not hold {segment!r} as a segment, as with // or a / at the end"
+    if segment.endswith((".", " ")):
+        return f"has a segment that ends in a dot or a space, which Windows drops: {segment!r}"
+    return None
+
+
+def _broken_new_segment_rule(segment: str) -> str | None:
     if len(segment.encode()) > MAX_SEGMENT_BYTES:
         return f"has a segment of more than {MAX_SEGMENT_BYTES} bytes in UTF-8"
     if segment.casefold() == WORKSPACE_STATE:
         return f"has a segment {segment!r}, where a workspace keeps its state"
-    if segment.endswith((".", " ")):
-        return f"has a segment that ends in a dot or a space, which Windows drops: {segment!r}"
     if _DEVICE.fullmatch(segment):
         return f"has a segment that is a device name on Windows: {segment!r}"
     return None

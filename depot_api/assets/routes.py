@@ -181,10 +181,12 @@ async def create_version(
     responses=documented(*SUBMIT_PROBLEMS, StorageFull, QuotaExceeded, LengthRequired, UnsupportedMediaType),
     openapi_extra={"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": VERSION_UPLOAD}}}},
 )
-async def upload_version(asset_id: UUID, request: Request, actor: CurrentUser) -> AssetVersion:
+async def upload_version(
+    asset_id: UUID, request: Request, actor: CurrentUser, idempotency_key: Key = None
+) -> AssetVersion:
     """The file streams into the store, after who sends it, their role and the quota were looked at."""
     form = VersionForm(request.headers.get("content-type", ""), request.stream(), announced_bytes(request))
-    return await service.upload_version(actor, asset_id, form)
+    return await service.upload_version(actor, asset_id, form, idempotency_key)
 
 
 @router.get(

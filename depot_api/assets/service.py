@@ -121,22 +121,22 @@ async def update_asset(actor: Actor, asset_id: UUID, wanted: AssetUpdate) -> Ass
         asset = await readable_asset(tx, asset_id)
         await projects.writable_project(tx, asset.project_id, ProjectRole.CONTRIBUTOR)
         await _refuse_unwritable(tx, asset.project_id, asset.path)
-        tags = list(dict.fromkeys(wanted.tags)) if wanted.tags is not None else None
         row = await queries.update_asset(
-            tx, asset_id, wanted.asset_type, tags, wanted.add_tags, wanted.remove_tags, wanted.metadata
+            tx, asset_id, wanted.asset_type, wanted.tags, wanted.add_tags, wanted.remove_tags, wanted.metadata
         )
         if len(row["tags"]) > MAX_TAGS:
             raise Invalid(
                 f"{asset.path!r} would have {len(row['tags'])} tags, and at most {MAX_TAGS} are taken.",
                 errors=[ProblemError(detail="too many", pointer="/add_tags")],
             )
-        payload = {"asset_id": str(asset_id), "path": asset.path, **wanted.model_dump(mode="json", exclude_none=True)}
+        changes = wanted.model_dump(mode="json", exclude_defaults=True)
+        payload = {"asset_id": str(asset_id), "path": asset.path, **changes}
         await events.record(tx, asset.project_id, EventKind.ASSET_UPDATED, actor.user_id, payload)
     return Asset.model_validate(row)
 
 
 async def create_version(
-    actor: Actor, asset_id: UUID, wanted: VersionCreate, idempotency_key: str | None = None
+    actor: Actor, asset_id: UUID, wanted: VersionCreate, idempotency_key: str | None
 ) -> AssetVersion:
     asset, branch_id = await _writable_asset(actor, asset_id, wanted.branch_id)
     item = Item(
@@ -145,13 +145,11 @@ async def create_version(
         base_version=wanted.base_version,
         sha256=wanted.sha256,
     )
-    submitted = await _submit_one(actor, asset.project_id, branch_id, item, wanted.description, idempotency_key)
+    submitted = await _submit_one(actor, asset, branch_id, item, wanted, idempotency_key)
     return await _version_made(actor, asset_id, submitted)
 
 
-async def move_asset(
-    actor: Actor, asset_id: UUID, wanted: AssetMove, idempotency_key: str | None = None
-) -> AssetVersion:
+async def move_asset(actor: Actor, asset_id: UUID, wanted: AssetMove, idempotency_key: str | None) -> AssetVersion:
     """The first version of the asset at the new path; type, tags and metadata go along."""
     _refuse_broken_path(wanted.to_path, "/to_path")
     asset, branch_id = await _writable_asset(actor, asset_id, wanted.branch_id)
@@ -164,24 +162,22 @@ async def move_asset(
         base_version=wanted.base_version,
         sha256=content,
     )
-    submitted = await _submit_one(actor, asset.project_id, branch_id, item, wanted.description, idempotency_key)
+    submitted = await _submit_one(actor, asset, branch_id, item, wanted, idempotency_key)
     async with actor.transaction() as tx:
         moved = await queries.asset_at(tx, asset.project_id, path_key(wanted.to_path))
     assert moved is not None, "a submitted move made the asset it moves to"
     return await _version_made(actor, moved["id"], submitted)
 
 
-async def delete_asset(
-    actor: Actor, asset_id: UUID, wanted: AssetDelete, idempotency_key: str | None = None
-) -> Submitted:
+async def delete_asset(actor: Actor, asset_id: UUID, wanted: AssetDelete, idempotency_key: str | None) -> Submitted:
     """Its history stays; the branch no longer shows it."""
     asset, branch_id = await _writable_asset(actor, asset_id, wanted.branch_id)
     item = Item(action=ItemAction.DELETE, path=asset.path, base_version=wanted.base_version)
-    return await _submit_one(actor, asset.project_id, branch_id, item, wanted.description, idempotency_key)
+    return await _submit_one(actor, asset, branch_id, item, wanted, idempotency_key)
 
 
 async def restore_asset(
-    actor: Actor, asset_id: UUID, wanted: AssetRestore, idempotency_key: str | None = None
+    actor: Actor, asset_id: UUID, wanted: AssetRestore, idempotency_key: str | None
 ) -> AssetVersion:
     """A new version at a path that was deleted, from content that it had."""
     asset, branch_id = await _writable_asset(actor, asset_id, wanted.branch_id)
@@ -192,7 +188,7 @@ async def restore_asset(
             else await _last_content_on(tx, asset, branch_id)
         )
     item = Item(action=ItemAction.ADD, path=asset.path, sha256=content)
-    submitted = await _submit_one(actor, asset.project_id, branch_id, item, wanted.description, idempotency_key)
+    submitted = await _submit_one(actor, asset, branch_id, item, wanted, idempotency_key)
     return await _version_made(actor, asset_id, submitted)
 
 
@@ -220,10 +216,17 @@ async def _last_content_on(tx: Transaction, asset: Asset, branch_id: UUID) -> st
 
 
 async def _submit_one(
-    actor: Actor, project_id: UUID, branch_id: UUID, item: Item, description: str, idempotency_key: str | None
+    actor: Actor,
+    asset: Asset,
+    branch_id: UUID,
+    item: Item,
+    wanted: VersionCreate | AssetMove | AssetDelete | AssetRestore,
+    idempotency_key: str | None,
 ) -> Submitted:
-    wanted = ChangelistCreate(project_id=project_id, branch_id=branch_id, description=description)
-    return await changelists.submit_item(actor, wanted, item, idempotency_key)
+    """The key stands for what was asked: what that means, such as the default branch, may be another thing later."""
+    changelist = ChangelistCreate(project_id=asset.project_id, branch_id=branch_id, description=wanted.description)
+    request = f"{type(wanted).__name__} {asset.id} {wanted.model_dump_json()}"
+    return await changelists.submit_item(actor, changelist, item, idempotency_key, request)
 
 
 async def _version_made(actor: Actor, asset_id: UUID, submitted: Submitted) -> AssetVersion:
@@ -285,7 +288,7 @@ def _like_literal(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-async def upload_version(actor: Actor, asset_id: UUID, form: VersionForm) -> AssetVersion:
+async def upload_version(actor: Actor, asset_id: UUID, form: VersionForm, idempotency_key: str | None) -> AssetVersion:
     """Of the form, no more than what comes before the file is read until the sender's right and room are certain."""
     async with actor.transaction() as tx:
         asset = await readable_asset(tx, asset_id)
@@ -293,4 +296,4 @@ async def upload_version(actor: Actor, asset_id: UUID, form: VersionForm) -> Ass
     size_bytes = await form.begin()
     stored = await objects.put_object(actor, asset.project_id, None, form.file(), size_bytes)
     wanted = VersionCreate(sha256=stored.sha256, **form.fields.model_dump())
-    return await create_version(actor, asset_id, wanted)
+    return await create_version(actor, asset_id, wanted, idempotency_key)

@@ -65,7 +65,11 @@ class BlobStore:
         session = self._layout.temporary / uuid.uuid4().hex
         with full_disk_told(), self._starting():
             session.mkdir()
-            self._session_lock = os.open(session / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._session_lock = os.open(session / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError:
+                session.rmdir()  # without its lock nobody could tell that it is dead
+                raise
             fcntl.flock(self._session_lock, fcntl.LOCK_EX)
         return session
 

@@ -70,22 +70,23 @@ from depot_api.wire import Page, decode_cursor, decode_uuid_cursor, encode_curso
 # Answers name the offenders, but not all of a hundred thousand.
 MAX_NAMED = 100
 MAX_DESCRIPTION_CHARACTERS = 10_000
+# What is integrated is there on its source.
+NEW_PATHS = (ItemAction.ADD, ItemAction.MOVE)
 FINISHED = (ChangelistStatus.SUBMITTED, ChangelistStatus.ABANDONED)
 
 
 async def create_changelist(actor: Actor, wanted: ChangelistCreate, idempotency_key: str | None) -> Changelist:
-    async def create() -> Changelist:
-        await projects.writable_project(tx, wanted.project_id, ProjectRole.CONTRIBUTOR)
-        if wanted.branch_id:
-            await branches.branch_of_project(tx, wanted.project_id, wanted.branch_id)
-        row = await queries.insert_changelist(
-            tx, wanted.project_id, wanted.branch_id, actor.user_id, wanted.description
-        )
-        return Changelist.model_validate(row)
-
     async with actor.transaction() as tx:
         request = "create changelist " + wanted.model_dump_json()
-        return await once(tx, actor.user_id, idempotency_key, request, Changelist, create)
+        return await once(tx, actor.user_id, idempotency_key, request, Changelist, lambda: _open_new(tx, actor, wanted))
+
+
+async def _open_new(tx: Transaction, actor: Actor, wanted: ChangelistCreate) -> Changelist:
+    await projects.writable_project(tx, wanted.project_id, ProjectRole.CONTRIBUTOR)
+    if wanted.branch_id:
+        await branches.branch_of_project(tx, wanted.project_id, wanted.branch_id)
+    row = await queries.insert_changelist(tx, wanted.project_id, wanted.branch_id, actor.user_id, wanted.description)
+    return Changelist.model_validate(row)
 
 
 async def readable_changelist(tx: Transaction, changelist_id: UUID) -> Changelist:
@@ -253,8 +254,11 @@ def item_rows(items: Sequence[Item]) -> list[ItemRow]:
     broken = [
         ProblemError(detail=f"{path!r} {rule}", pointer=f"/items/{index}/{field}")
         for index, item in enumerate(items)
-        for field, path in (("path", item.path), ("moved_from", item.moved_from))
-        if path is not None and (rule := broken_rule(path))
+        for field, path, is_new in (
+            ("path", item.path, item.action in NEW_PATHS),
+            ("moved_from", item.moved_from, False),
+        )
+        if path is not None and (rule := broken_rule(path, is_new=is_new))
     ]
     if broken:
         raise InvalidPath(f"{broken[0].detail}. Rename it, then send it again.", errors=broken[:MAX_NAMED])
@@ -266,19 +270,23 @@ def item_rows(items: Sequence[Item]) -> list[ItemRow]:
                 f"{item.path!r} is in this request twice, or differs from {rows[key].path!r} only in case.",
                 errors=[ProblemError(detail=item.path, pointer=f"/items/{index}/path")],
             )
-        rows[key] = ItemRow(
-            path_key=key,
-            path=item.path,
-            action=item.action,
-            base_version=item.base_version,
-            sha256=bytes.fromhex(item.sha256) if item.sha256 else None,
-            moved_from=item.moved_from,
-            moved_from_key=path_key(item.moved_from) if item.moved_from else None,
-            source_branch_id=item.source_branch_id,
-            source_version=item.source_version,
-            lock_fencing_number=item.lock_fencing_number,
-        )
+        rows[key] = _item_row(item)
     return list(rows.values())
+
+
+def _item_row(item: Item) -> ItemRow:
+    return ItemRow(
+        path_key=path_key(item.path),
+        path=item.path,
+        action=item.action,
+        base_version=item.base_version,
+        sha256=bytes.fromhex(item.sha256) if item.sha256 else None,
+        moved_from=item.moved_from,
+        moved_from_key=path_key(item.moved_from) if item.moved_from else None,
+        source_branch_id=item.source_branch_id,
+        source_version=item.source_version,
+        lock_fencing_number=item.lock_fencing_number,
+    )
 
 
 async def refuse_forbidden_paths(tx: Transaction, project_id: UUID, rows: Sequence[ItemRow]) -> None:
@@ -407,26 +415,24 @@ async def submit(actor: Actor, changelist_id: UUID, idempotency_key: str | None,
         )
 
 
-async def submit_item(actor: Actor, wanted: ChangelistCreate, item: Item, idempotency_key: str | None) -> Submitted:
-    """A changelist of one item, made and submitted in one transaction: refused or cut off, it leaves nothing behind."""
+async def submit_item(
+    actor: Actor, wanted: ChangelistCreate, item: Item, idempotency_key: str | None, request: str
+) -> Submitted:
+    """A changelist of one item, made and submitted in one transaction: refused or cut off, it leaves nothing behind.
+
+    The item's paths are an asset's, or have been checked. `request` is what the key stands for.
+    """
 
     async def create_and_submit() -> Submitted:
-        await projects.writable_project(tx, wanted.project_id, ProjectRole.CONTRIBUTOR)
-        if wanted.branch_id:
-            await branches.branch_of_project(tx, wanted.project_id, wanted.branch_id)
-        row = await queries.insert_changelist(
-            tx, wanted.project_id, wanted.branch_id, actor.user_id, wanted.description
-        )
-        await put_rows(tx, row["id"], rows)
-        return await _submit(tx, actor, row["id"], None)
+        changelist = await _open_new(tx, actor, wanted)
+        await put_rows(tx, changelist.id, [_item_row(item)])
+        return await _submit(tx, actor, changelist.id, None)
 
-    rows = item_rows([item])
     if item.sha256:
         async with actor.transaction() as tx:
             known = await objects.known_blobs(tx, wanted.project_id, [item.sha256])
         await _refuse_missing(actor, known, [item.sha256])
     async with _submitting(actor) as tx:
-        request = f"submit {wanted.model_dump_json()} {item.model_dump_json()}"
         return await once(tx, actor.user_id, idempotency_key, request, Submitted, create_and_submit)
 
 

@@ -69,6 +69,7 @@ from depot_api.client.models import (
     Token,
     TokenScope,
     TypemapRule,
+    Unshelved,
     User,
     UserChanges,
     Verdict,
@@ -183,7 +184,7 @@ class DepotClient:
     def create_token(self, name: str, scope: TokenScope, expires_in_days: int) -> CreatedToken:
         """An API token for the user; the depot shows it this once."""
         document = {"name": name, "scope": scope, "expires_in_days": expires_in_days}
-        return self._ask(CreatedToken, "POST", "/auth/tokens", document=document)
+        return self._create(CreatedToken, "/auth/tokens", document)
 
     def tokens(self, user_id: UUID | None = None) -> Iterator[ApiToken]:
         """One's own API tokens, or for an admin those of a user."""
@@ -338,7 +339,7 @@ class DepotClient:
             document |= {"asset_id": str(asset_id), "versions": list(versions) or None}
         else:
             document |= {"pattern": pattern}
-        return self._ask(ObliterationPlan, "POST", f"/projects/{project_id}/obliterations", document=document)
+        return self._create(ObliterationPlan, f"/projects/{project_id}/obliterations", document)
 
     def obliterations(self, project_id: UUID) -> Iterator[Obliteration]:
         """Newest first."""
@@ -723,9 +724,7 @@ class DepotClient:
     def unshelve(self, shelf_id: UUID, changelist_id: UUID, *, replace: bool = False) -> int:
         """Copy a shelf's items into an open changelist of one's own. Returns how many it then has."""
         document = {"changelist_id": str(changelist_id), "replace": replace}
-        return int(
-            _member(self._http.request("POST", f"/shelves/{shelf_id}/unshelve", document=document), "items_count")
-        )
+        return self._create(Unshelved, f"/shelves/{shelf_id}/unshelve", document).items_count
 
     def delete_shelf(self, shelf_id: UUID) -> None:
         self._http.request("DELETE", f"/shelves/{shelf_id}")

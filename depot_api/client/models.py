@@ -379,6 +379,12 @@ class TypemapRule(Answer):
     scope: str = "project"
 
 
+class Unshelved(Answer):
+    """How many items a changelist has, now that a shelf's are among them."""
+
+    items_count: int
+
+
 class PathRule(Answer):
     """What one user, one role, or with neither every member below manager may do at the paths that match."""
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, status
 from pydantic import ValidationError
 
 from depot_api.depot import DepotState
+from depot_api.idempotency import Key
 from depot_api.identity import service
 from depot_api.identity.actor import AccountUser, CurrentUser
 from depot_api.identity.models import (
@@ -17,7 +18,15 @@ from depot_api.identity.models import (
     PasswordChange,
     TokenCreate,
 )
-from depot_api.problems import Forbidden, Invalid, ProblemError, TooManyAttempts, documented
+from depot_api.problems import (
+    Conflict,
+    Forbidden,
+    IdempotencyKeyReused,
+    Invalid,
+    ProblemError,
+    TooManyAttempts,
+    documented,
+)
 from depot_api.wire import Cursor, Limit, Page
 
 router = APIRouter(prefix="/auth", tags=["identity"])
@@ -79,11 +88,12 @@ async def change_password(body: PasswordChange, request: Request, actor: Account
     "/tokens",
     status_code=status.HTTP_201_CREATED,
     summary="Create an API token",
-    responses=documented(Forbidden),
+    responses=documented(Forbidden, Conflict, IdempotencyKeyReused),
 )
-async def create_token(body: TokenCreate, actor: CurrentUser) -> CreatedToken:
-    """The token is in this answer and nowhere else."""
-    return await service.create_token(actor, body)
+async def create_token(body: TokenCreate, actor: CurrentUser, idempotency_key: Key = None) -> CreatedToken:
+    """The token is in this answer and nowhere else. With an `Idempotency-Key` it is made from that key and a secret of
+    the service's, and so is told again while it is live."""
+    return await service.create_token(actor, body, idempotency_key)
 
 
 @router.get("/tokens", summary="List your API tokens", responses=documented())

@@ -5,10 +5,12 @@ import math
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from psycopg import errors
 from psycopg.rows import DictRow
 
 from depot_api.database.pool import Transaction
 from depot_api.depot import Depot
+from depot_api.idempotency import once
 from depot_api.identity import queries
 from depot_api.identity.actor import Actor
 from depot_api.identity.models import (
@@ -23,8 +25,17 @@ from depot_api.identity.models import (
     TokenScope,
 )
 from depot_api.identity.passwords import hash_password, in_thread, password_matches
-from depot_api.identity.tokens import hash_api_token, issue_access_token, new_api_token
-from depot_api.problems import Forbidden, Invalid, NotFound, ProblemError, TooManyAttempts, Unauthenticated
+from depot_api.identity.tokens import hash_api_token, issue_access_token, new_api_token, repeatable_api_token
+from depot_api.problems import (
+    Conflict,
+    Forbidden,
+    IdempotencyKeyReused,
+    Invalid,
+    NotFound,
+    ProblemError,
+    TooManyAttempts,
+    Unauthenticated,
+)
 from depot_api.wire import NIL, Page, decode_uuid_cursor, encode_cursor
 
 # What a token may hand out; somebody who signed in with a password has all. The database holds the same line.
@@ -102,13 +113,45 @@ async def set_password(actor: Actor, user_id: UUID, password: str) -> None:
             raise NotFound(f"There is no user {user_id}.")
 
 
-async def create_token(actor: Actor, wanted: TokenCreate) -> CreatedToken:
-    """A token for the actor. Raises Forbidden when it would do more than whoever asks for it may."""
+async def create_token(actor: Actor, wanted: TokenCreate, idempotency_key: str | None) -> CreatedToken:
+    """A token for the actor. Raises Forbidden when it would do more than whoever asks for it may.
+
+    Raises Conflict when the one that the key has made is not live any more, or cannot be told again.
+    """
+
+    async def create() -> ApiToken:
+        if wanted.scope is TokenScope.PIPELINE and not await queries.acts_as_admin(tx):
+            raise Forbidden(
+                "What a pipeline passes may land, so only a studio admin makes a token with the scope pipeline."
+            )
+        try:
+            row = await queries.create_token(
+                tx, actor.user_id, wanted.name, hash_api_token(token), wanted.scope, _expiry(wanted)
+            )
+        except errors.UniqueViolation:
+            raise IdempotencyKeyReused("This Idempotency-Key made a token long ago. Take a new one.") from None
+        return ApiToken.model_validate(row)
+
     if actor.scope is not None and wanted.scope not in GRANTABLE_SCOPES[actor.scope]:
         raise Forbidden(
             f"Your API token has the scope {actor.scope} and cannot make one with the scope {wanted.scope}. "
             "Sign in with your password, or use a token with the scope admin."
         )
+    secret = actor.depot.settings.jwt_secret.get_secret_value()
+    token = repeatable_api_token(actor.user_id, idempotency_key, secret) if idempotency_key else new_api_token()
+    async with actor.transaction() as tx:
+        request = "create token " + wanted.model_dump_json()
+        made = await once(tx, actor.user_id, idempotency_key, request, ApiToken, create)
+        if await queries.sign_in_token(tx, hash_api_token(token)) is None:
+            raise Conflict(
+                f"Token {made.id}, which this Idempotency-Key made, is revoked or expired, or the service's secret is "
+                "another now and it cannot be told again. Revoke it, and make one with a new key."
+            )
+    return CreatedToken(**made.model_dump(), token=token)
+
+
+def _expiry(wanted: TokenCreate) -> datetime:
+    """Raises Invalid."""
     now = datetime.now(UTC)
     expires_at = wanted.expires_at or now + timedelta(days=wanted.expires_in_days or 0)
     if not now < expires_at <= now + timedelta(days=MAX_TOKEN_DAYS):
@@ -116,16 +159,7 @@ async def create_token(actor: Actor, wanted: TokenCreate) -> CreatedToken:
             f"A token expires in the future, and within {MAX_TOKEN_DAYS} days.",
             errors=[ProblemError(detail="past, or too far away", pointer="/expires_at")],
         )
-    token = new_api_token()
-    async with actor.transaction() as tx:
-        if wanted.scope is TokenScope.PIPELINE and not await queries.acts_as_admin(tx):
-            raise Forbidden(
-                "What a pipeline passes may land, so only a studio admin makes a token with the scope pipeline."
-            )
-        row = await queries.create_token(
-            tx, actor.user_id, wanted.name, hash_api_token(token), wanted.scope, expires_at
-        )
-    return CreatedToken.model_validate({**row, "token": token})
+    return expires_at
 
 
 async def list_tokens(actor: Actor, user_id: UUID, limit: int, cursor: str | None) -> Page[ApiToken]:

@@ -1,6 +1,8 @@
 """Signed access tokens for people and API tokens for services."""
 
+import base64
 import hashlib
+import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,6 +44,16 @@ def read_access_token(token: str, secret: str) -> Session | None:
 def new_api_token() -> str:
     """Shown once; only its hash is stored."""
     return API_TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def repeatable_api_token(user_id: UUID, idempotency_key: str, secret: str) -> str:
+    """The same for the same request, so that it can be told again though it is stored nowhere.
+
+    `secret` is the service's own; what is told of it here signs no access token.
+    """
+    own_secret = hmac.digest(secret.encode(), b"api tokens", "sha256")
+    told = hmac.digest(own_secret, f"{user_id} {idempotency_key}".encode(), "sha256")
+    return API_TOKEN_PREFIX + base64.urlsafe_b64encode(told).decode().rstrip("=")
 
 
 def hash_api_token(token: str) -> bytes:

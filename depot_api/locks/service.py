@@ -86,7 +86,7 @@ def _path_keys(items: Sequence[LockItem]) -> list[str]:
     broken = [
         ProblemError(detail=f"{item.path!r} {rule}", pointer=f"/items/{index}/path")
         for index, item in enumerate(items)
-        if (rule := broken_rule(item.path))
+        if (rule := broken_rule(item.path, is_new=item.base_version is None))
     ]
     if broken:
         raise InvalidPath(f"{broken[0].detail}. There can be no such path.", errors=broken[:MAX_NAMED])

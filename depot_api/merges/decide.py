@@ -37,11 +37,20 @@ class ConflictKind(StrEnum):
     MOVE_EDIT = "move_edit"
     EDIT_MOVE = "edit_move"
     MOVE_DELETE = "move_delete"
+    DELETE_MOVE = "delete_move"
     BOTH_MOVED = "both_moved"
     PATH_COLLISION = "path_collision"
 
 
-MOVES = frozenset({ConflictKind.MOVE_EDIT, ConflictKind.EDIT_MOVE, ConflictKind.MOVE_DELETE, ConflictKind.BOTH_MOVED})
+MOVES = frozenset(
+    {
+        ConflictKind.MOVE_EDIT,
+        ConflictKind.EDIT_MOVE,
+        ConflictKind.MOVE_DELETE,
+        ConflictKind.DELETE_MOVE,
+        ConflictKind.BOTH_MOVED,
+    }
+)
 
 
 def disputed(version: Version) -> Version:
@@ -67,3 +76,14 @@ def conflict_kind(base: Side, source: Side, target: Side) -> ConflictKind:
     if source is None:
         return ConflictKind.DELETE_EDIT
     return ConflictKind.EDIT_DELETE if target is None else ConflictKind.BOTH_EDITED
+
+
+def move_kind(base: Version, source: Side, target: Side) -> ConflictKind:
+    """Of a file that at least one side has moved."""
+    if source is None:
+        return ConflictKind.DELETE_MOVE
+    if target is None:
+        return ConflictKind.MOVE_DELETE
+    if source.key == base.key:
+        return ConflictKind.EDIT_MOVE
+    return ConflictKind.MOVE_EDIT if target.key == base.key else ConflictKind.BOTH_MOVED

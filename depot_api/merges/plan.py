@@ -20,9 +20,26 @@ from depot_api.merges.decide import (
     content,
     decide,
     disputed,
+    move_kind,
 )
 
 Heads = Mapping[str, Version]
+
+
+class _Heads(NamedTuple):
+    """What lives at the paths that the source has touched, by key."""
+
+    base: Heads
+    source: Heads
+    target: Heads
+
+
+class _File(NamedTuple):
+    """A file that a side has moved, and where each side has it."""
+
+    base: Version
+    source: Side
+    target: Side
 
 
 class Change(NamedTuple):
@@ -67,14 +84,16 @@ async def make_plan(tx: Transaction, project_id: UUID, source: Point, target: Po
     keys: set[str] = set()
     for base in bases:
         keys |= await queries.touched(tx, source, base)
-    reader = _Reader(tx, history)
-    base_heads = await reader.base_heads(bases, keys)
-    source_heads = await queries.heads(tx, source, keys)
-    target_heads = await queries.heads(tx, target, keys)
+    base_heads = await _Reader(tx, history).base_heads(bases, keys)
+    heads = _Heads(base_heads, await queries.heads(tx, source, keys), await queries.heads(tx, target, keys))
+    moved = await _moved_files(tx, project_id, source, target, heads)
+    elsewhere = {side.key for file in moved.values() for side in file if side}
     plan = Plan()
     for key in sorted(keys):
-        _settle(plan, key, base_heads.get(key), source_heads.get(key), target_heads.get(key))
-    await _follow_moves(tx, plan, source, target, base_heads, source_heads, target_heads)
+        if key in moved:
+            _settle_move(plan, moved[key])
+        elif key not in elsewhere:
+            _settle(plan, key, *(side.get(key) for side in heads))
     await _drop_known(tx, project_id, plan)
     await _find_collisions(tx, plan, target)
     return plan
@@ -144,42 +163,41 @@ def _settle(plan: Plan, key: str, base: Side, source: Side, target: Side) -> Non
         plan.same_count += 1
 
 
-async def _follow_moves(
-    tx: Transaction, plan: Plan, source: Point, target: Point, base: Heads, source_heads: Heads, target_heads: Heads
-) -> None:
-    """A path that is gone may live on elsewhere: then what was done to both places is one question."""
-    gone_at_source = [key for key in base if key not in source_heads]
-    went = await queries.moved_to(tx, source, gone_at_source)
-    asked = [key for key, clash in plan.conflicts.items() if clash.kind is ConflictKind.EDIT_DELETE]
-    asked += [key for key in went if key not in target_heads]
-    target_went = await queries.moved_to(tx, target, asked)
-    for key, moved in went.items():
-        if moved.key not in base:
-            _settle_move(plan, base[key], moved, target_heads.get(key), target_went.get(key))
-    for key, clash in list(plan.conflicts.items()):
-        if clash.kind is ConflictKind.EDIT_DELETE and key in target_went:
-            plan.conflicts[key] = clash._replace(kind=ConflictKind.EDIT_MOVE, target=target_went[key])
+async def _moved_files(
+    tx: Transaction, project_id: UUID, source: Point, target: Point, heads: _Heads
+) -> dict[str, _File]:
+    """Files of the base that a side has at another path now, by their path in the base.
+
+    Only where that path was free: one that the base had, or that both sides have for different files, is a question of
+    its own, and the file that was moved there is gone from where it was.
+    """
+    source_went = await queries.moved_to(tx, project_id, source, heads.base.keys() - heads.source.keys())
+    target_went = await queries.moved_to(tx, project_id, target, heads.base.keys() - heads.target.keys())
+    untouched = {moved.key for moved in target_went.values()} - heads.source.keys()
+    at_source = heads.source.keys() | (await queries.heads(tx, source, untouched)).keys()
+    found = {}
+    for key in source_went.keys() | target_went.keys():
+        ours, theirs = target_went.get(key), source_went.get(key)
+        together = ours and theirs and ours.key == theirs.key
+        if theirs and (theirs.key in heads.base or (theirs.key in heads.target and not together)):
+            theirs = None
+        if ours and (ours.key in heads.base or (ours.key in at_source and not together)):
+            ours = None
+        if ours or theirs:
+            found[key] = _File(heads.base[key], theirs or heads.source.get(key), ours or heads.target.get(key))
+    return found
 
 
-def _settle_move(plan: Plan, base: Version, source: Version, target: Side, target_moved: Side) -> None:
-    """The source moved it; the target has it at `target`, or has moved it too. A taken place is its own question."""
-    key, new_key = base.key, source.key
-    if target_moved and target_moved.key == new_key:
-        plan.conflicts.pop(new_key, None)
-        plan.changes.pop(new_key, None)
-        _settle(plan, new_key, base, source, target_moved)
-    elif new_key not in plan.changes:
+def _settle_move(plan: Plan, file: _File) -> None:
+    base, source, target = file
+    if source and target and source.key == target.key:
+        _settle(plan, source.key, *file)
+    elif source and source.key == base.key and content(source) == content(base):
         return
-    elif target is None:
-        del plan.changes[new_key]
-        kind = ConflictKind.BOTH_MOVED if target_moved else ConflictKind.MOVE_DELETE
-        plan.conflicts[key] = Clash(kind, base, source, target_moved)
-    elif key in plan.conflicts:
-        del plan.changes[new_key]
-        plan.conflicts[key] = Clash(ConflictKind.MOVE_EDIT, base, source, target)
+    elif source and target and target.key == base.key and content(target) == content(base):
+        plan.changes[source.key] = Change(source, None, moved_from=target)
     else:
-        del plan.changes[key]
-        plan.changes[new_key] = Change(source, None, moved_from=target)
+        plan.conflicts[base.key] = Clash(move_kind(*file), *file)
 
 
 async def _drop_known(tx: Transaction, project_id: UUID, plan: Plan) -> None:
@@ -244,9 +262,16 @@ def items(plan: Plan, source_branch_id: UUID, choices: Mapping[str, Choice]) -> 
     """Of the changes, and of the conflicts that have been decided."""
     rows = [_item(change, source_branch_id) for change in plan.changes.values()]
     for key, clash in plan.conflicts.items():
-        if (choice := choices.get(key)) and choice.takes_source:
+        choice = choices.get(key)
+        if choice and choice.takes_source and not _keeps_target(clash, choice.sha256):
             rows += _resolved(clash, choice.sha256, source_branch_id)
     return list({row.path_key: row for row in rows}.values())
+
+
+def _keeps_target(clash: Clash, sha256: bytes | None) -> bool:
+    """The target's own content, where the target has it: that is a choice for the target."""
+    moves_or_replaces = clash.kind in (ConflictKind.MOVE_EDIT, ConflictKind.PATH_COLLISION)
+    return clash.target is not None and sha256 == clash.target.sha256 and not moves_or_replaces
 
 
 def _resolved(clash: Clash, sha256: bytes | None, source_branch_id: UUID) -> list[ItemRow]:

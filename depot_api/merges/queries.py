@@ -1,7 +1,7 @@
 """SQL of merges, their conflicts and their jobs."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from psycopg.rows import DictRow, class_row
@@ -13,6 +13,7 @@ from depot_api.merges.decide import Version
 
 # Keys in one statement: bounds what one answer holds in memory.
 BATCH_KEYS = 20_000
+Key = TypeVar("Key", str, "_Left")
 
 # Planning -----------------------------------------------------------------------------------------------------------
 
@@ -54,41 +55,65 @@ _HEADS = """
 """
 
 
-def _batches(keys: Iterable[str]) -> Iterable[list[str]]:
+def _batches(keys: Iterable[Key]) -> Iterable[list[Key]]:
     listed = sorted(keys)
     return (listed[start : start + BATCH_KEYS] for start in range(0, len(listed), BATCH_KEYS))
 
 
-async def moved_to(tx: Transaction, point: Point, keys: Iterable[str]) -> dict[str, Version]:
-    """Of paths that are gone: where a move took them, and what lives there now. Follows moves of moves."""
+class _Left(NamedTuple):
+    """A path, the changelist in which the file of `origin` left it, and the path that was asked about."""
+
+    key: str
+    no: int
+    origin: str
+
+
+# In place of a number: the changelist in which what lived there last went away.
+LAST = 0
+
+
+async def moved_to(tx: Transaction, project_id: UUID, point: Point, keys: Iterable[str]) -> dict[str, Version]:
+    """Of paths that are gone: where a move took the file that was there last, and what it is now.
+
+    Followed from move to move in the order of time: a path that it has left may be another file's since.
+    """
     found: dict[str, Version] = {}
-    origins = {key: key for key in keys}
-    while origins:
-        moved_on: dict[str, str] = {}
-        for batch in _batches(origins):
-            for row in await fetch_all(tx, _MOVED_TO, {"keys": batch, "branch": point.branch_id, "at": point.at}):
-                origin = origins[row["key"]]
-                if row["version"] is None:
-                    moved_on[row["moved_to"]] = origin
+    left = [_Left(key, LAST, key) for key in keys]
+    while left:
+        left_again: list[_Left] = []
+        for batch in _batches(left):
+            asked, numbers, origins = map(list, zip(*batch, strict=True))
+            parameters = {"keys": asked, "numbers": numbers, "origins": origins, "project": project_id}
+            for row in await fetch_all(tx, _MOVED_TO, {**parameters, "branch": point.branch_id, "at": point.at}):
+                if row["left_no"] is not None:
+                    left_again.append(_Left(row["moved_to"], row["left_no"], row["origin"]))
                 else:
-                    found[origin] = Version(
+                    found[row["origin"]] = Version(
                         row["moved_to"], row["path"], row["version"], row["sha256"], row["size_bytes"]
                     )
-        # A path that was moved away and came back would lead round in a circle.
-        origins = {key: origin for key, origin in moved_on.items() if key != origin}
+        left = left_again
     return found
 
 
 _MOVED_TO = """
-    SELECT asked.key, i.path_key AS moved_to, h.path, h.version, h.sha256, h.size_bytes
-    FROM unnest(%(keys)s::text[]) AS asked (key)
-    CROSS JOIN LATERAL branch_head(%(branch)s, asked.key, %(at)s) gone
+    SELECT asked.origin, i.path_key AS moved_to, again.from_no AS left_no, h.path, h.version, h.sha256, h.size_bytes
+    FROM unnest(%(keys)s::text[], %(numbers)s::bigint[], %(origins)s::text[]) AS asked (key, no, origin)
     CROSS JOIN LATERAL (
-        SELECT id FROM changelists WHERE project_id = gone.project_id AND number = gone.from_no OFFSET 0) c
+        SELECT CASE WHEN asked.no > 0 THEN asked.no ELSE (
+            SELECT from_no FROM branch_head(%(branch)s, asked.key, %(at)s) WHERE version IS NULL) END AS no
+        OFFSET 0) went
+    CROSS JOIN LATERAL (
+        SELECT id FROM changelists WHERE project_id = %(project)s AND number = went.no OFFSET 0) c
     CROSS JOIN LATERAL (
         SELECT path_key FROM changelist_items WHERE changelist_id = c.id AND moved_from_key = asked.key LIMIT 1) i
-    CROSS JOIN LATERAL branch_head(%(branch)s, i.path_key, %(at)s) h
-    WHERE gone.version IS NULL
+    LEFT JOIN LATERAL (
+        SELECT min(b.from_no) AS from_no FROM branch_lineage l CROSS JOIN LATERAL (
+            SELECT from_no FROM branch_heads
+            WHERE branch_id = l.ancestor_id AND path_key = i.path_key AND version IS NULL
+              AND from_no > went.no AND from_no <= least(l.upto_no, %(at)s)
+            ORDER BY from_no LIMIT 1) b
+        WHERE l.branch_id = %(branch)s) again ON true
+    LEFT JOIN LATERAL branch_head(%(branch)s, i.path_key, %(at)s) h ON again.from_no IS NULL
 """
 
 
@@ -132,11 +157,8 @@ _MERGE = """
     SELECT m.id, m.project_id, m.source_branch_id, m.target_branch_id, m.source_at, m.target_at, m.status,
            m.description, m.merge_text, m.changelist_id, m.paths_count, m.size_bytes, m.landed_no, m.shelf_id,
            m.created_by,
-           u.username AS creator, m.created_at, m.completed_at, m.cancelled_at,
-           (SELECT count(*) FROM merge_conflicts c WHERE c.merge_id = m.id) AS conflicts_count,
-           (SELECT count(*) FROM merge_conflicts c WHERE c.merge_id = m.id AND c.resolution IS NULL)
-               AS unresolved_count
-    FROM branch_merges m JOIN users u ON u.id = m.created_by
+           u.username AS creator, m.created_at, m.completed_at, m.cancelled_at, n.conflicts_count, n.unresolved_count
+    FROM branch_merges m JOIN users u ON u.id = m.created_by CROSS JOIN LATERAL count_conflicts(m.id) n
 """
 
 
@@ -259,13 +281,15 @@ _CONFLICT = """
 _CONFLICT_COLUMNS = """path_key, path, kind, base_path, source_path, target_path, mergeable, base_version, base_sha256,
     source_version, source_sha256, target_version, target_sha256"""
 _CONFLICT_ROWS = f"""unnest(%s::text[], %s::text[], %s::merge_conflict_kind[], %s::depot_path[], %s::depot_path[],
-    %s::depot_path[], %s::boolean[], %s::int[], %s::bytea[], %s::int[], %s::bytea[], %s::int[], %s::bytea[])
-    AS w ({_CONFLICT_COLUMNS})"""
+    %s::depot_path[], %s::boolean[], %s::int[], %s::bytea[], %s::int[], %s::bytea[], %s::int[], %s::bytea[], %s::text[],
+    %s::text[], %s::text[])
+    AS w ({_CONFLICT_COLUMNS}, base_key, source_key, target_key)"""
+_CONFLICT_ROW_COLUMNS = 16
 
 
 async def replace_conflicts(tx: Transaction, project_id: UUID, merge_id: UUID, rows: Sequence[tuple[Any, ...]]) -> None:
-    """`rows` are in the order of _CONFLICT_COLUMNS. One that is the same as before keeps what was chosen for it."""
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 13
+    """`rows` are in the order of _CONFLICT_ROWS. One that is the same as before keeps what was chosen for it."""
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * _CONFLICT_ROW_COLUMNS
     await tx.execute(
         f"""DELETE FROM merge_conflicts c WHERE c.merge_id = %s AND NOT EXISTS (
                 SELECT FROM {_CONFLICT_ROWS} WHERE w.path_key = c.path_key
@@ -276,8 +300,9 @@ async def replace_conflicts(tx: Transaction, project_id: UUID, merge_id: UUID, r
         (merge_id, *columns),
     )
     await tx.execute(
-        f"""INSERT INTO merge_conflicts (project_id, merge_id, {_CONFLICT_COLUMNS})
-            SELECT %s, %s, w.* FROM {_CONFLICT_ROWS} ON CONFLICT (merge_id, path_key) DO NOTHING""",
+        f"""INSERT INTO merge_conflicts (project_id, merge_id, {_CONFLICT_COLUMNS}, path_keys)
+            SELECT %s, %s, {_CONFLICT_COLUMNS}, array_remove(ARRAY[path_key, base_key, source_key, target_key], NULL)
+            FROM {_CONFLICT_ROWS} ON CONFLICT (merge_id, path_key) DO NOTHING""",
         (project_id, merge_id, *columns),
     )
 
@@ -380,8 +405,11 @@ async def authors(tx: Transaction, project_id: UUID, versions: Sequence[tuple[st
 
 # Jobs ---------------------------------------------------------------------------------------------------------------
 
+# What failed may name any path of the merge.
 _JOB = """id, project_id, merge_id, job_type, status, submit_gate_passed, attempt, fencing_number, executor,
-          leased_until, available_at, error, result, created_at, finished_at"""
+          leased_until, available_at, result, created_at, finished_at,
+          CASE WHEN error = '' OR project_id <> ALL ((SELECT restricted_projects())::uuid[]) THEN error
+               ELSE 'Told to those who may see every path. Ask a manager of the project.' END AS error"""
 
 # Free, or left by an executor that died; and nothing of the same merge has to be done before.
 _CLAIMABLE = """

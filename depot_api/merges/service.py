@@ -49,7 +49,6 @@ from depot_api.wire import Page, decode_cursor, decode_uuid_cursor, encode_curso
 MAX_NAMED = 1000
 # Larger ones are not texts that a line-by-line merge helps with.
 MAX_TEXT_BYTES = 4 << 20
-MAX_DESCRIPTION_CHARACTERS = 10_000
 OPEN = (MergeStatus.PENDING, MergeStatus.CONFLICTED)
 
 
@@ -228,6 +227,7 @@ def _conflict_row(key: str, clash: Clash, mergeable: set[str]) -> tuple[object, 
         *_number_and_hash(clash.base),
         *_number_and_hash(clash.source),
         *_number_and_hash(clash.target),
+        *(side.key if side else None for side in (clash.base, clash.source, clash.target)),
     )
 
 

@@ -4,10 +4,11 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
+from depot_api.idempotency import Key
 from depot_api.identity.actor import CurrentUser
 from depot_api.obliterations import service
 from depot_api.obliterations.models import Obliteration, ObliterationCreate, ObliterationPlan
-from depot_api.problems import Conflict, Forbidden, StillShown, documented
+from depot_api.problems import Conflict, Forbidden, IdempotencyKeyReused, StillShown, documented
 from depot_api.wire import Cursor, Limit, Page
 
 router = APIRouter(tags=["obliterations"])
@@ -16,11 +17,13 @@ router = APIRouter(tags=["obliterations"])
 @router.post(
     "/projects/{project_id}/obliterations",
     summary="Plan the removal of content from history, or request it",
-    responses=documented(Forbidden, StillShown),
+    responses=documented(Forbidden, StillShown, IdempotencyKeyReused),
 )
-async def request_obliteration(project_id: UUID, body: ObliterationCreate, actor: CurrentUser) -> ObliterationPlan:
+async def request_obliteration(
+    project_id: UUID, body: ObliterationCreate, actor: CurrentUser, idempotency_key: Key = None
+) -> ObliterationPlan:
     """A dry run unless `dry_run` is false. From then on the content answers 410; its history stays."""
-    return await service.request_obliteration(actor, project_id, body)
+    return await service.request_obliteration(actor, project_id, body, idempotency_key)
 
 
 @router.get("/projects/{project_id}/obliterations", summary="List obliterations, newest first", responses=documented())

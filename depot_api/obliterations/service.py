@@ -13,6 +13,7 @@ from psycopg.rows import DictRow
 from depot_api import events
 from depot_api.database.pool import Transaction
 from depot_api.events import EventKind
+from depot_api.idempotency import once
 from depot_api.identity import service as identity
 from depot_api.identity.actor import Actor
 from depot_api.obliterations import queries
@@ -33,9 +34,12 @@ RETRY_AFTER_SECONDS = 30
 log = structlog.get_logger("depot_api")
 
 
-async def request_obliteration(actor: Actor, project_id: UUID, wanted: ObliterationCreate) -> ObliterationPlan:
+async def request_obliteration(
+    actor: Actor, project_id: UUID, wanted: ObliterationCreate, idempotency_key: str | None
+) -> ObliterationPlan:
     """What would go, and unless it is a dry run, it is unreadable from now on. Raises StillShown, NotFound, Invalid."""
-    async with actor.transaction() as tx:
+
+    async def plan_and_do() -> ObliterationPlan:
         await projects.readable_project(tx, project_id)
         await identity.refuse_unless_admin(tx)
         chosen = await _chosen(tx, project_id, wanted)
@@ -48,7 +52,11 @@ async def request_obliteration(actor: Actor, project_id: UUID, wanted: Obliterat
         made = await queries.obliterate(tx, project_id, wanted.reason, grace, assets, numbers)
         payload = {"obliteration_id": str(made), "versions": len(chosen), "reason": wanted.reason}
         await events.record(tx, project_id, EventKind.OBLITERATION_REQUESTED, actor.user_id, payload)
-    return plan.model_copy(update={"obliteration_id": made})
+        return plan.model_copy(update={"obliteration_id": made})
+
+    async with actor.transaction() as tx:
+        request = f"obliterate {project_id} {wanted.model_dump_json()}"
+        return await once(tx, actor.user_id, idempotency_key, request, ObliterationPlan, plan_and_do)
 
 
 async def _chosen(tx: Transaction, project_id: UUID, wanted: ObliterationCreate) -> list[DictRow]:

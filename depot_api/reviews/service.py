@@ -116,7 +116,7 @@ async def comment(actor: Actor, changelist_id: UUID, wanted: CommentCreate, idem
         await events.record(tx, changelist.project_id, EventKind.REVIEW_COMMENTED, actor.user_id, payload)
         return Comment.model_validate(row)
 
-    if wanted.path is not None and (rule := broken_rule(wanted.path)):
+    if wanted.path is not None and (rule := broken_rule(wanted.path, is_new=False)):
         broken = ProblemError(detail=f"{wanted.path!r} {rule}", pointer="/path")
         raise InvalidPath(broken.detail, errors=[broken])
     async with actor.transaction() as tx:

@@ -127,7 +127,9 @@ async def delete_shelf(shelf_id: UUID, actor: CurrentUser) -> None:
 @router.post(
     "/shelves/{shelf_id}/unshelve",
     summary="Copy a shelf's items into an open changelist of your own",
-    responses=documented(Forbidden, PathForbidden, ProjectArchived, ChangelistClosed, Conflict, PathInUse),
+    responses=documented(
+        Forbidden, PathForbidden, ProjectArchived, ChangelistClosed, Conflict, PathInUse, IdempotencyKeyReused
+    ),
 )
-async def unshelve(shelf_id: UUID, body: Unshelve, actor: CurrentUser) -> Unshelved:
-    return await service.unshelve(actor, shelf_id, body)
+async def unshelve(shelf_id: UUID, body: Unshelve, actor: CurrentUser, idempotency_key: Key = None) -> Unshelved:
+    return await service.unshelve(actor, shelf_id, body, idempotency_key)

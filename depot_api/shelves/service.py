@@ -19,7 +19,6 @@ from depot_api.problems import (
     Conflict,
     EmptyChangelist,
     Forbidden,
-    Invalid,
     Locked,
     MissingContent,
     NoTargetBranch,
@@ -39,7 +38,7 @@ from depot_api.shelves.models import (
     Unshelve,
     Unshelved,
 )
-from depot_api.wire import Page, decode_cursor, encode_cursor
+from depot_api.wire import Page, decode_cursor, decode_uuid_cursor, encode_cursor
 
 
 async def create_shelf(actor: Actor, wanted: ShelfCreate, idempotency_key: str | None) -> Shelf:
@@ -193,11 +192,7 @@ async def list_shelves(
     actor: Actor, project_id: UUID, branch_id: UUID | None, owner_id: UUID | None, limit: int, cursor: str | None
 ) -> Page[Shelf]:
     """Newest first."""
-    place = decode_cursor(cursor, str)
-    try:
-        before = UUID(str(place[0])) if place else None
-    except ValueError:
-        raise Invalid("The cursor is not one that this route gave. Leave it out to begin again.") from None
+    before = decode_uuid_cursor(cursor)
     async with actor.transaction() as tx:
         await projects.readable_project(tx, project_id)
         rows = await queries.shelves(tx, project_id, branch_id, owner_id, before, limit)
@@ -246,9 +241,10 @@ async def delete_shelf(actor: Actor, shelf_id: UUID) -> None:
         await _record(tx, actor, EventKind.SHELF_DELETED, shelf)
 
 
-async def unshelve(actor: Actor, shelf_id: UUID, wanted: Unshelve) -> Unshelved:
+async def unshelve(actor: Actor, shelf_id: UUID, wanted: Unshelve, idempotency_key: str | None) -> Unshelved:
     """Copies the items into an open changelist of the asker's own. The shelf stays; whose it is does not matter."""
-    async with actor.transaction() as tx:
+
+    async def copy() -> Unshelved:
         shelf = await readable_shelf(tx, shelf_id)
         changelist = await changelists.open_changelist(tx, wanted.changelist_id)
         if changelist.project_id != shelf.project_id:
@@ -258,7 +254,11 @@ async def unshelve(actor: Actor, shelf_id: UUID, wanted: Unshelve) -> Unshelved:
         rows = await queries.item_rows(tx, shelf_id)
         count = await changelists.put_rows(tx, wanted.changelist_id, rows)
         await _record(tx, actor, EventKind.SHELF_UNSHELVED, shelf, changelist_id=str(wanted.changelist_id))
-    return Unshelved(changelist_id=wanted.changelist_id, items_count=count.items_count)
+        return Unshelved(changelist_id=wanted.changelist_id, items_count=count.items_count)
+
+    async with actor.transaction() as tx:
+        request = f"unshelve {shelf_id} {wanted.model_dump_json()}"
+        return await once(tx, actor.user_id, idempotency_key, request, Unshelved, copy)
 
 
 async def _refuse_replaced_items(tx: Transaction, shelf_id: UUID, changelist_id: UUID) -> None:

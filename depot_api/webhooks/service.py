@@ -10,7 +10,7 @@ from depot_api.idempotency import once
 from depot_api.identity.actor import Actor
 from depot_api.problems import Forbidden, Invalid, NotFound, ProblemError
 from depot_api.projects import service as projects
-from depot_api.projects.models import ProjectRole
+from depot_api.projects.models import Project, ProjectRole
 from depot_api.webhooks import queries
 from depot_api.webhooks.models import (
     Delivery,
@@ -21,10 +21,9 @@ from depot_api.webhooks.models import (
     WebhookUpdate,
 )
 from depot_api.webhooks.targets import TargetRefused, refuse_private_literal
-from depot_api.wire import Page, decode_cursor, encode_cursor
+from depot_api.wire import NIL, Page, decode_cursor, decode_uuid_cursor, encode_cursor
 
 SECRET_BYTES = 32
-NIL = UUID(int=0)
 NEWEST = 2**63 - 1
 
 
@@ -62,11 +61,16 @@ async def _record(tx: Transaction, actor: Actor, project_id: UUID, kind: EventKi
     await events.record(tx, project_id, kind, actor.user_id, {"webhook_id": str(webhook_id)})
 
 
-async def _readable_webhook(tx: Transaction, project_id: UUID, webhook_id: UUID) -> Webhook:
+async def _managed_project(tx: Transaction, project_id: UUID) -> Project:
     """Raises NotFound, or Forbidden to members below manager."""
     project = await projects.readable_project(tx, project_id)
     if not project.my_role.covers(ProjectRole.MANAGER):
         raise Forbidden(f"The webhooks of project {project.name} are for its managers; you are {project.my_role}.")
+    return project
+
+
+async def _readable_webhook(tx: Transaction, project_id: UUID, webhook_id: UUID) -> Webhook:
+    project = await _managed_project(tx, project_id)
     row = await queries.webhook(tx, project_id, webhook_id)
     if row is None:
         raise NotFound(f"There is no webhook {webhook_id} in project {project.name}.")
@@ -79,15 +83,9 @@ async def get_webhook(actor: Actor, project_id: UUID, webhook_id: UUID) -> Webho
 
 
 async def list_webhooks(actor: Actor, project_id: UUID, limit: int, cursor: str | None) -> Page[Webhook]:
-    key = decode_cursor(cursor, str)
-    try:
-        after = UUID(str(key[0])) if key else NIL
-    except ValueError:
-        raise Invalid("The cursor is not one that this route gave. Leave it out to begin again.") from None
+    after = decode_uuid_cursor(cursor) or NIL
     async with actor.transaction() as tx:
-        project = await projects.readable_project(tx, project_id)
-        if not project.my_role.covers(ProjectRole.MANAGER):
-            raise Forbidden(f"The webhooks of project {project.name} are for its managers; you are {project.my_role}.")
+        await _managed_project(tx, project_id)
         rows = await queries.webhooks(tx, project_id, after, limit)
     items = [Webhook.model_validate(row) for row in rows]
     return Page(items=items, next_cursor=encode_cursor(str(items[-1].id)) if len(items) == limit else None)

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from depot_api.paths import broken_rule
+from depot_api.paths import broken_rule, path_key
 
 NIL = "00000000-0000-0000-0000-000000000000"
 JSON = {"Content-Type": "application/json"}
@@ -149,17 +149,58 @@ def test_paths(project, path):
     assert response.json()["errors"][0]["pointer"].startswith("/items/0/path")
 
 
+INSERT_ASSET = """
+    INSERT INTO assets (project_id, path_key, path, created_by)
+    SELECT id, %(key)s, %(path)s, created_by FROM projects WHERE id = %(project)s RETURNING id::text
+"""
+
+
+def new_asset(project, path):
+    return {"key": path_key(path), "path": path, "project": project.id}
+
+
+@pytest.fixture
+def service(api, project):
+    with psycopg.connect(api.service_url) as connection:
+        connection.execute("SELECT set_app_user(%s)", (project.http.get("/auth/me").json()["id"],))
+        yield connection
+
+
 @pytest.mark.parametrize("path", PATHS)
-def test_the_database_refuses_the_same_paths(api, path):
-    with psycopg.connect(api.owner_url) as owner, pytest.raises((psycopg.errors.CheckViolation, psycopg.DataError)):
-        owner.execute("SELECT %s::depot_path", (path,))
+def test_the_database_refuses_the_same_paths(project, service, path):
+    with pytest.raises((psycopg.errors.CheckViolation, psycopg.DataError)):
+        service.execute(INSERT_ASSET, new_asset(project, path))
 
 
 @pytest.mark.parametrize("path", GOOD_PATHS)
-def test_paths_that_are_allowed(api, path):
+def test_paths_that_are_allowed(project, service, path):
     assert broken_rule(path) is None
+    service.execute(INSERT_ASSET, new_asset(project, path))
+
+
+@pytest.mark.parametrize("path", ["a/.depot/b", "CON .txt", "a/" + "x" * 256])
+def test_a_path_from_before_a_rule_is_changed_moved_away_and_deleted(api, project, path):
+    """And locked, shelved and talked about by its name; only a new one may not be such."""
     with psycopg.connect(api.owner_url) as owner:
-        assert owner.execute("SELECT %s::depot_path", (path,)).fetchone() == (path,)
+        ((asset,),) = owner.execute(INSERT_ASSET, new_asset(project, path))
+    content = project.put(b"x")
+    first = project.http.post(f"/assets/{asset}/versions", json={"sha256": content})
+    assert first.status_code == 201, first.text
+    item = {"path": path, "base_version": 1, "sha256": content}
+    shelf = {"project_id": project.id, "branch_id": project.main, "items": [{"action": "edit", **item}]}
+    assert project.http.post("/shelves", json=shelf).status_code == 201
+    lock = {"project_id": project.id, "branch_id": project.main, "path": path, "base_version": 1}
+    assert project.http.post("/locks", json=lock).status_code == 201
+    changelist = project.open([{"action": "edit", **item}])
+    comment = project.http.post(f"/changelists/{changelist}/comments", json={"body": "x", "path": path})
+    assert comment.status_code == 201
+    project.submit([{"action": "move", "moved_from": path, **item, "path": "moved"}])
+    assert project.heads() == {"moved": (1, content)}
+    assert project.http.post(f"/assets/{asset}/restore", json={}).status_code == 201
+    project.submit([{"action": "delete", "path": path, "base_version": 2}])
+    back = {"action": "move", "moved_from": "moved", "path": path, "base_version": 1, "sha256": content}
+    refused = project.http.post(f"/changelists/{project.open([])}/items", json={"items": [back]})
+    assert refused.json()["errors"][0]["pointer"] == "/items/0/path"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from depot_api.blobstore import durability
 from depot_api.blobstore.durability import FEW_FILES
 from depot_api.blobstore.errors import BlobDamaged, BlobMissing, HashMismatch, StorageFull
 from depot_api.blobstore.layout import StoredBlob
-from depot_api.blobstore.store import BlobStore
+from depot_api.blobstore.store import LOCK_NAME, BlobStore
 from depot_api.blobstore.writer import PIECE_BYTES
 
 
@@ -129,6 +129,22 @@ def test_a_store_that_is_opened_on_a_full_disk_can_be_read(tmp_path, monkeypatch
             later.writer()
     put(later, b"room again")
     later.close()
+
+
+def test_a_session_that_finds_no_room_leaves_nothing(tmp_path, monkeypatch):
+    made, opened = BlobStore(tmp_path), os.open
+    made.prepare()
+
+    def full(path: Path, *rest: int) -> int:
+        if Path(path).name == LOCK_NAME:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        with pytest.raises(StorageFull):
+            made.writer()
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_the_first_directories_are_durable_too(tmp_path, monkeypatch):

@@ -7,18 +7,28 @@ import hashlib
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import time
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from depot_api.blobstore import pack
 from depot_api.blobstore.store import BlobStore
+from depot_api.database.pool import Database, fetch_one
+from depot_api.depot import Depot
+from depot_api.epochs import EpochFile
+from depot_api.identity.actor import Actor
+from depot_api.objects import queries
 from depot_api.objects.receiving import Sink, receive
+from depot_api.objects.service import put_object
 from depot_api.problems import Unavailable
+from depot_api.settings import Settings
 
 
 def temporary_files(store: Path) -> list[Path]:
@@ -31,6 +41,53 @@ def object_path(store: Path, sha256: str) -> Path:
 
 def as_pack(*contents: bytes) -> bytes:
     return b"".join(pack.encode_header(hashlib.sha256(c).hexdigest(), len(c)) + c for c in contents)
+
+
+def test_the_record_is_committed_when_the_content_is_durable(depot_database, tmp_path, monkeypatch):
+    """Invariant 1, down to the row: data, name, directory, and only then what refers to it."""
+    steps: list[str] = []
+    fsync, replace, commit, record = os.fsync, os.replace, psycopg.AsyncConnection.commit, queries.record_blobs
+
+    def seen_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        steps.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "data")
+
+    async def seen_commit(connection: psycopg.AsyncConnection) -> None:
+        if connection.info.transaction_status is TransactionStatus.INTRANS:
+            steps.append("commit")
+        await commit(connection)
+
+    async def seen_record(*given) -> bool:
+        steps.append("row")
+        return await record(*given)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"content"
+
+    async def scenario() -> None:
+        settings = Settings(database_url=depot_database.service_url, jwt_secret="s" * 32)
+        database = Database(depot_database.service_url, 1, 1, EpochFile(tmp_path / "cluster-epoch"), 5.0)
+        store = BlobStore(tmp_path / "store")
+        store.prepare()
+        await database.open()
+        actor = Actor(user, "test", Depot(settings, database, store))
+        try:
+            async with actor.transaction() as tx:
+                project = await fetch_one(tx, "SELECT create_project('p', '') AS id")
+            monkeypatch.setattr(os, "fsync", seen_fsync)
+            monkeypatch.setattr(os, "replace", lambda *names: (steps.append("name"), replace(*names)))
+            monkeypatch.setattr(psycopg.AsyncConnection, "commit", seen_commit)
+            monkeypatch.setattr(queries, "record_blobs", seen_record)
+            await put_object(actor, project["id"], None, body(), None)
+        finally:
+            await database.close()
+            store.close()
+
+    with psycopg.connect(depot_database.owner_url) as owner:
+        ((user,),) = owner.execute("INSERT INTO users (username, studio_role) VALUES ('u', 'editor') RETURNING id")
+    asyncio.run(scenario())
+    admitted = ["commit"]
+    assert steps == [*admitted, "data", "name", "directory", "row", "commit"]
 
 
 def test_wrong_hash_stores_nothing(api, project):
