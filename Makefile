@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 ARGS   ?=
+# Of make test: a third of their time, tests wait for what they started.
+WORKERS ?= 3
 # Of make torture: the same seed tries the same things again; as many restores, scrubs and histories of merges as seconds.
 SEED            ?= $(shell date +%s)
 TORTURE_SECONDS ?= 300
@@ -23,7 +25,7 @@ up: $(READY)
 	exec $(BIN)/depot-ops up $(ARGS)
 
 test: $(READY)
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
