@@ -63,8 +63,17 @@ def test_locks_are_looked_up_for_each_item(project, crowd, explain, query, own) 
     assert 2 * ITEMS <= sum(rows for _, rows in looked_at) <= 3 * ITEMS, looked_at
 
 
-def test_a_base_is_one_lookup_when_it_is_the_newest_of_all(project, crowd, branch, explain) -> None:
+@pytest.mark.parametrize("told_rows", [None, 1, 1_000_000_000])
+def test_a_base_is_one_lookup_when_it_is_the_newest_of_all(api, project, crowd, branch, explain, told_rows) -> None:
     crowd(own=True)
+    if told_rows:
+        told = ("branch_heads", told_rows)
+        with psycopg.connect(api.owner_url) as owner:
+            owner.execute(
+                "SELECT pg_restore_relation_stats('schemaname', 'public', 'relname', %s::text, 'relpages', 1000, 'reltuples',"
+                " %s::real)",
+                told,
+            )
     for n in range(5):
         branch(f"b{n}")
     paths = [f"content/{n:04}" for n in range(ITEMS)]

@@ -62,6 +62,10 @@ class Copies:
     def mirrored(self) -> dict[str, bytes]:
         return self.objects(self.mirror_root)
 
+    def mirrored_count(self) -> int:
+        """Without reading them."""
+        return sum(1 for _ in (self.mirror_root / "objects").rglob("*.bin.gz"))
+
     def some_contents(self, seed: int, count: int) -> list[bytes]:
         """All different; some compress, some do not, some have the same size."""
         return [

@@ -192,11 +192,11 @@ def test_new_objects_follow_and_a_signal_ends_it(copies):
 
 
 def test_killed_in_the_middle_it_leaves_no_wrong_object_and_goes_on(copies):
-    copies.put(*(os.urandom(20_000) for _ in range(1500)))
+    copies.put(*(os.urandom(20_000) for _ in range(3000)))
     truth = copies.objects()
     for copied in (1, 700):
         process = depot_ops(copies, "mirror")
-        wait_until(lambda copied=copied: len(copies.mirrored()) >= copied)
+        wait_until(lambda copied=copied: copies.mirrored_count() >= copied)
         process.kill()
         process.communicate(timeout=20)
         partial = copies.mirrored()
