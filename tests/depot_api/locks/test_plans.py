@@ -70,8 +70,8 @@ def test_a_base_is_one_lookup_when_it_is_the_newest_of_all(api, project, crowd, 
         told = ("branch_heads", told_rows)
         with psycopg.connect(api.owner_url) as owner:
             owner.execute(
-                "SELECT pg_restore_relation_stats('schemaname', 'public', 'relname', %s::text, 'relpages', 1000, 'reltuples',"
-                " %s::real)",
+                "SELECT pg_restore_relation_stats('schemaname', 'public', 'relname', %s::text,"
+                " 'relpages', 1000, 'reltuples', %s::real)",
                 told,
             )
     for n in range(5):
