@@ -36,7 +36,7 @@ END $$;
 CREATE FUNCTION count_items(changelist uuid) RETURNS integer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
     SELECT count(*)::integer FROM changelist_items i
-    WHERE i.changelist_id = changelist AND i.project_id = ANY ((SELECT my_projects())::uuid[])
+    WHERE i.changelist_id = changelist AND i.project_id = ANY (my_projects())
 $$;
 
 -- A rule is about a path's key, which only the service can make (paths.path_key). What was recorded without it before
@@ -83,7 +83,7 @@ CREATE POLICY readable_path ON events AS RESTRICTIVE FOR SELECT
 -- A cursor stays one, also at an event that its reader is not shown any more.
 CREATE FUNCTION event_xact_id(project uuid, event bigint) RETURNS xid8
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
-    SELECT xact_id FROM events WHERE id = event AND project_id = project AND project = ANY ((SELECT my_projects())::uuid[])
+    SELECT xact_id FROM events WHERE id = event AND project_id = project AND project = ANY (my_projects())
 $$;
 
 REVOKE EXECUTE ON FUNCTION count_items(uuid), event_xact_id(uuid, bigint) FROM PUBLIC;
