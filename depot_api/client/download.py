@@ -19,7 +19,14 @@ from depot_api.client.files import FileStat, unwritable
 from depot_api.client.http import CHUNK_BYTES
 from depot_api.client.models import Version
 from depot_api.client.parallel import in_groups, run_all
-from depot_api.client.problems import BeingRestored, ConnectionLost, DamagedContent, FileChanged, Interrupted
+from depot_api.client.problems import (
+    BeingRestored,
+    ConnectionLost,
+    DamagedContent,
+    FileChanged,
+    Interrupted,
+    ProblemError,
+)
 from depot_api.client.progress import Progress, Stage, counting
 from depot_api.client.tree import WorkTree
 
@@ -27,6 +34,7 @@ SMALL_BYTES = 1 << 20  # up to this size a content travels in a pack
 PACK_BYTES = 16 << 20
 WORKERS = 4
 ATTEMPTS = 3
+MAX_NAMED = 10
 GZIP_WINDOW = 31  # zlib's code for a gzip member
 PIECE_BYTES = 1 << 19  # what is decompressed at a time: bounds memory whatever arrives
 IsalError = cast(type[Exception], isal_zlib.error)  # the stubs declare the class as if it were an instance
@@ -120,10 +128,29 @@ class Downloader:
                     yield waiting.pop(sha256), content
             except ConnectionLost:
                 if attempt == ATTEMPTS:
-                    raise
+                    yield from self._one_by_one(waiting.values())
+                    return
             if not waiting:
                 return
         raise DamagedContent(f"The depot did not send {len(waiting)} of the contents that were asked for. Try again.")
+
+    def _one_by_one(self, wanted: Iterable[Wanted]) -> Iterator[tuple[Wanted, bytes]]:
+        """A pack breaks off at what the depot cannot send; alone, that is refused by name, and the rest arrives.
+
+        Raises DamagedContent at the end.
+        """
+        refused = []
+        for one in wanted:
+            try:
+                with self.depot.open_object(self.project_id, one.sha256) as stream:
+                    self._look_whether_stopped()
+                    stored = bytearray().join(stream.chunks)
+            except ProblemError as problem:
+                refused.append(f"{', '.join(one.places) or one.sha256} cannot be had. {problem}")
+            else:
+                yield one, _unpacked(stored, one)
+        if refused:
+            raise DamagedContent(" ".join(refused[:MAX_NAMED]))
 
     def _contents(self, waiting: Mapping[str, Wanted], *, await_restore: bool) -> Iterator[tuple[str, bytes]]:
         """Contents of a pack stream, each checked."""

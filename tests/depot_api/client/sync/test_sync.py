@@ -1,3 +1,4 @@
+import hashlib
 import os
 import random
 from collections.abc import Callable
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from depot_api.client import ProblemError, WorkspaceError, status, submit_tree, sync_tree, verify
+from depot_api.client import DamagedContent, ProblemError, WorkspaceError, status, submit_tree, sync_tree, verify
 from depot_api.client.models import Action
 from depot_api.client.plan import ConflictReason
 from depot_api.client.workspace import Workspace, state_path
@@ -68,6 +69,21 @@ def test_any_changelist_comes_out(depot, source: Path, tmp_path: Path, contents:
     assert contents(work) == first
     depot.sync(work, at=0)
     assert contents(work) == {}
+
+
+def test_a_content_that_the_depot_cannot_send_is_named(api, depot, tmp_path: Path) -> None:
+    """In a pack that has begun, the service can only break off."""
+    source, content = tmp_path / "source", os.urandom(2_000)
+    for number in range(5):
+        (source / f"d{number}").mkdir(parents=True)
+        (source / f"d{number}/file").write_bytes(content if number == 3 else os.urandom(1_000))
+    depot.submit(source)
+    sha256 = hashlib.sha256(content).hexdigest()
+    stored = api.store / "objects" / sha256[:2] / f"{sha256}.bin.gz"
+    stored.write_bytes(bytes(byte ^ 1 for byte in stored.read_bytes()))
+    with pytest.raises(DamagedContent, match=r"^d3/file cannot be had.*is damaged"):
+        depot.sync(tmp_path / "work")
+    assert len([path for path in (tmp_path / "work").rglob("file")]) == 4, "the rest has come"
 
 
 def test_what_is_right_already_is_not_fetched(depot, source: Path, tmp_path: Path, contents: Contents) -> None:
