@@ -266,7 +266,7 @@ async def touched(tx: Transaction, branch_id: UUID, number: int) -> list[DictRow
            FROM branch_heads c
            CROSS JOIN LATERAL branch_head(%(branch)s, c.path_key) now
            LEFT JOIN LATERAL branch_head(%(branch)s, c.path_key, %(before)s) before ON true
-           WHERE c.branch_id = %(branch)s AND c.from_no = %(number)s ORDER BY c.path_key""",
+           WHERE c.branch_id = %(branch)s AND c.from_no > 0 AND c.from_no = %(number)s ORDER BY c.path_key""",
         {"branch": branch_id, "number": number, "before": number - 1},
     )
 

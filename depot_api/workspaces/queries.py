@@ -32,11 +32,13 @@ _ALL_COMPARED = """
     WHERE e.last_key IS NULL OR path_key <= e.last_key
 """
 
-# A head moves only where a row was inserted, on the branch or on an ancestor as far as the branch sees it.
+# A head moves only where a row was inserted, on the branch or on an ancestor as far as the branch sees it. The index by
+# changelist serves only who says from_no > 0.
 _TOUCHED = """
     SELECT b.path_key FROM branch_lineage l CROSS JOIN LATERAL (
         SELECT path_key FROM branch_heads
-        WHERE branch_id = l.ancestor_id AND from_no > %(low)s AND from_no <= least(l.upto_no, %(high)s)
+        WHERE branch_id = l.ancestor_id AND from_no > 0
+          AND from_no > %(low)s AND from_no <= least(l.upto_no, %(high)s)
         ORDER BY from_no LIMIT %(limit)s) b
     WHERE l.branch_id = %(branch_id)s
 """
