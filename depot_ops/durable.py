@@ -4,7 +4,6 @@ Nothing heavy is imported here: a server that pushes segments by command starts 
 """
 
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from time import time
@@ -34,7 +33,7 @@ def make_directories(path: Path) -> None:
 
 def partial_of(path: Path) -> Path:
     """A hidden name beside `path` that no other writer has."""
-    return path.with_name(f"{PARTIAL_PREFIX}{path.name}-{secrets.token_hex(6)}")
+    return path.with_name(f"{PARTIAL_PREFIX}{path.name}-{os.urandom(6).hex()}")
 
 
 def write_whole(path: Path, text: str, mode: int | None = None) -> None:

@@ -13,11 +13,10 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from isal import igzip, isal_zlib
 
@@ -60,8 +59,7 @@ class Outcome(StrEnum):
     ALREADY_THERE = "already_there"
 
 
-@dataclass(frozen=True, slots=True)
-class WalRecord:
+class WalRecord(NamedTuple):
     """One file of the inventory."""
 
     name: str
@@ -169,7 +167,7 @@ class WalArchive:
             collected_at=datetime.now(UTC).isoformat(),
         )
         path = self.record_path(name)
-        with _written(path, json.dumps(asdict(record)).encode() + b"\n") as partial:
+        with _written(path, json.dumps(record._asdict()).encode() + b"\n") as partial:
             partial.replace(path)
         fsync(path.parent)
 

@@ -2,7 +2,7 @@
 
 import re
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from depot_ops.postgres.wal.names import WalKind, WalName, format_lsn
 
@@ -29,8 +29,7 @@ class ForeignSegment(BadWalFile):
     """The segment was written by another cluster."""
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentHeader:
+class SegmentHeader(NamedTuple):
     """What the first page of a segment says about it."""
 
     major: int
@@ -41,8 +40,7 @@ class SegmentHeader:
     page_size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
+class Switch(NamedTuple):
     """A timeline was left at `position` for the next one."""
 
     timeline: int

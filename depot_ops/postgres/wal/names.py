@@ -1,8 +1,8 @@
 """Names of write-ahead log files, and where in the log each one lies."""
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 DEFAULT_SEGMENT_SIZE_BYTES = 16 << 20
 
@@ -24,8 +24,7 @@ class WalKind(StrEnum):
     """A note of the server on a base backup: where it began and ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class WalName:
+class WalName(NamedTuple):
     """A file of the log, told by its name alone."""
 
     name: str
