@@ -12,8 +12,8 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 NOT_FUZZED = r"(/events/stream|/objects/pack)$"
 
 
-# The stateful phase has a run of its own: after the others it is left out when their time is up.
-@pytest.mark.parametrize(("phases", "seconds"), [("examples,coverage,fuzzing", 20), ("stateful", 10)])
+# The stateful phase has a run of its own: after the others it is left out when their time is up. It begins after 5 s.
+@pytest.mark.parametrize(("phases", "seconds"), [("examples,coverage,fuzzing", 20), ("stateful", 20)])
 def test_schemathesis_finds_nothing(own_api, running_api_factory, tmp_path, phases, seconds):
     make_project, _ = running_api_factory
     make_project(own_api).add("seen", b"something to find")
