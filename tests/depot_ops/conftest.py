@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import json
 import secrets
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,7 @@ class Estate:
             sha256 = hashlib.sha256(content).hexdigest()
             size = path.stat().st_size
             record = WalRecord(name.name, SYSTEM, 1, sha256, SEGMENT_BYTES, size, "2026-01-01T00:00:00+00:00")
-            self.archive.record_path(name).write_text(json.dumps(asdict(record)))
+            self.archive.record_path(name).write_text(json.dumps(record._asdict()))
 
     def archived(self) -> list[int]:
         return [name.segment_number() for name in self.archive.names()]

@@ -22,3 +22,16 @@ RETURNS TABLE (path_key text) LANGUAGE sql STABLE AS $$
         WHERE h.branch_id = r.ancestor_id AND h.from_no > 0 AND h.from_no > r.after_no AND h.from_no <= r.upto_no
         OFFSET 0) b
 $$;
+
+-- Ancestors in order, the nearest first, so that the first that has the path ends it: the others are not looked up.
+CREATE OR REPLACE FUNCTION branch_head(branch uuid, key text, at_no bigint DEFAULT 9223372036854775807)
+RETURNS SETOF branch_heads LANGUAGE sql STABLE AS $$
+    SELECT h.* FROM (
+        SELECT ancestor_id, upto_no, depth FROM branch_lineage WHERE branch_id = branch ORDER BY depth OFFSET 0) l
+    CROSS JOIN LATERAL (
+        SELECT * FROM branch_heads b
+        WHERE b.branch_id = l.ancestor_id AND b.path_key = key AND b.from_no <= least(l.upto_no, at_no)
+        ORDER BY b.from_no DESC LIMIT 1
+    ) h
+    ORDER BY l.depth LIMIT 1
+$$;
