@@ -415,33 +415,17 @@ async def land(
         parameters,
     )
     await tx.execute(
-        """INSERT INTO assets (project_id, path_key, path, created_by)
-           SELECT project_id, path_key, path, %(author)s FROM changelist_items
-           WHERE changelist_id = %(id)s AND action <> 'delete' ORDER BY path_key
-           ON CONFLICT (project_id, path_key) DO NOTHING""",
-        parameters,
-    )
-    if removes:
-        await tx.execute(
-            f"""WITH moved AS MATERIALIZED (
-                   SELECT a.id, origin.asset_type, origin.tags, origin.metadata
-                   FROM changelist_items i {_ASSET_OF_ITEM} CROSS JOIN LATERAL (
-                       SELECT asset_type, tags, metadata FROM assets
-                       WHERE project_id = i.project_id AND path_key = i.moved_from_key OFFSET 0) origin
-                   WHERE i.changelist_id = %(id)s AND i.action = 'move')
-               UPDATE assets a SET asset_type = moved.asset_type, tags = moved.tags, metadata = moved.metadata
-               FROM moved WHERE a.id = moved.id""",
-            parameters,
-        )
-    await tx.execute(
-        f"""WITH named AS MATERIALIZED (
-               SELECT a.id, i.action, i.sha256, i.moved_from, i.source_branch_id, i.source_version
-               FROM changelist_items i {_ASSET_OF_ITEM}
-               WHERE i.changelist_id = %(id)s AND i.action <> 'delete'),
+        """WITH named AS (
+               INSERT INTO assets AS a (project_id, path_key, path, last_version, created_by)
+               SELECT project_id, path_key, path, 1, %(author)s FROM changelist_items
+               WHERE changelist_id = %(id)s AND action <> 'delete' ORDER BY path_key
+               ON CONFLICT (project_id, path_key) DO UPDATE SET last_version = a.last_version + 1
+               RETURNING a.id AS asset_id, a.path_key, a.path, a.last_version AS version),
            changed AS (
-               UPDATE assets a SET last_version = a.last_version + 1 FROM named WHERE a.id = named.id
-               RETURNING a.id AS asset_id, a.path_key, a.path, a.last_version AS version, named.action, named.sha256,
-                         named.moved_from, named.source_branch_id, named.source_version),
+               SELECT named.*, i.action, i.sha256, i.moved_from, i.source_branch_id, i.source_version
+               FROM named CROSS JOIN LATERAL (
+                   SELECT action, sha256, moved_from, source_branch_id, source_version FROM changelist_items
+                   WHERE changelist_id = %(id)s AND path_key = named.path_key OFFSET 0) i),
            sized AS (SELECT changed.*, b.size_bytes FROM changed JOIN blobs b ON b.sha256 = changed.sha256),
            versions AS (
                INSERT INTO asset_versions (project_id, asset_id, number, sha256, size_bytes, action, branch_id,
@@ -456,6 +440,17 @@ async def land(
         parameters,
     )
     if removes:
+        await tx.execute(
+            f"""WITH moved AS MATERIALIZED (
+                   SELECT a.id, origin.asset_type, origin.tags, origin.metadata
+                   FROM changelist_items i {_ASSET_OF_ITEM} CROSS JOIN LATERAL (
+                       SELECT asset_type, tags, metadata FROM assets
+                       WHERE project_id = i.project_id AND path_key = i.moved_from_key OFFSET 0) origin
+                   WHERE i.changelist_id = %(id)s AND i.action = 'move')
+               UPDATE assets a SET asset_type = moved.asset_type, tags = moved.tags, metadata = moved.metadata
+               FROM moved WHERE a.id = moved.id""",
+            parameters,
+        )
         await tx.execute(
             """INSERT INTO branch_heads (project_id, branch_id, path_key, from_no, path, asset_id)
                SELECT %(project)s, %(branch)s, a.path_key, %(no)s, a.path, a.id

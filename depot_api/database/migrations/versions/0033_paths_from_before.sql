@@ -13,7 +13,7 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER refuse_new_path AFTER INSERT ON assets FOR EACH ROW
-    WHEN (longest_segment_bytes(NEW.path) > 255 OR NEW.path ~* '(^|/)\.depot(/|$)'
+    WHEN ((octet_length(NEW.path) > 255 AND longest_segment_bytes(NEW.path) > 255) OR NEW.path ~* '(^|/)\.depot(/|$)'
           OR NEW.path ~* '(^|/)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.[^/]*)?(/|$)')
     EXECUTE FUNCTION refuse_new_path();
 REVOKE EXECUTE ON FUNCTION refuse_new_path() FROM PUBLIC;
