@@ -252,6 +252,8 @@ def open_archive(root: Path, system_identifier: int | None = None) -> WalArchive
     """The archive of the cluster, or of the only one that has an archive in `root`. Raises ArchiveError."""
     try:
         systems = archived_systems(root)
+    except FileNotFoundError:
+        raise ArchiveError(f"there is no archive at {root}: is it mounted, and is this its name?") from None
     except OSError as error:
         raise ArchiveError(f"the archive {root} could not be read: {error}") from error
     if system_identifier is None and not systems:

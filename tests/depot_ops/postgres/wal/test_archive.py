@@ -14,6 +14,7 @@ from depot_ops.postgres.wal.archive import (
     NotArchived,
     Outcome,
     WalArchive,
+    open_archive,
 )
 from depot_ops.postgres.wal.content import BadWalFile
 from depot_ops.postgres.wal.names import parse_wal_name
@@ -134,6 +135,17 @@ def test_absence_is_only_what_was_looked_at(archive, segments):
     archive.file_path(name).unlink()
     with pytest.raises(ArchiveDamaged, match="is gone"):
         archive.fetch(name)
+
+
+def test_an_archive_that_cannot_be_opened_says_what_to_look_at(tmp_path):
+    with pytest.raises(ArchiveError, match="is it mounted, and is this its name"):
+        open_archive(tmp_path / "archvie")
+    with pytest.raises(ArchiveError, match="no cluster yet: is archiving on"):
+        open_archive(tmp_path)
+    for cluster in ("7000000000000000001", "7000000000000000002"):
+        (tmp_path / cluster).mkdir()
+    with pytest.raises(ArchiveError, match="--system-identifier"):
+        open_archive(tmp_path)
 
 
 def test_writers_at_once_leave_one_file(archive, segments):
