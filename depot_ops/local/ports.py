@@ -1,6 +1,10 @@
 """Ports on loopback."""
 
+import secrets
 import socket
+
+# Below the ports of outgoing connections, which begin at 32768 on Linux.
+UNPRIVILEGED = range(20_000, 32_768)
 
 
 def is_free(port: int) -> bool:
@@ -15,7 +19,7 @@ def is_free(port: int) -> bool:
 
 
 def any_free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing listens on now, and that no outgoing connection will take before it is used."""
+    while not is_free(port := secrets.choice(UNPRIVILEGED)):
+        pass
+    return port

@@ -1,6 +1,6 @@
 -- Half of a large submit was foreign keys, a lookup for each row. One key of two columns says more than two of one: a
 -- row's changelist and its branch are of the row's project.
-ALTER TABLE changelists ADD UNIQUE (project_id, id);
+ALTER TABLE changelists ADD UNIQUE (id, project_id);
 ALTER TABLE changelist_items
     DROP CONSTRAINT changelist_items_project_id_fkey,
     DROP CONSTRAINT changelist_items_changelist_id_fkey,
