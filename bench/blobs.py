@@ -82,7 +82,9 @@ def bench_copies(results: Results, work: Path, tree: Path, rounds: int) -> None:
 def bench_push(results: Results, work: Path, rounds: int) -> None:
     """The store of `bench_copies` into a bucket on this machine, by us and by rclone."""
     store, server = work / "store", work / "bucket-server"
-    server.mkdir()
+    for number in range(rounds):  # before it starts: it remembers which buckets there are
+        for name in (f"ours-{number}", f"rclone-{number}"):
+            (server / name).mkdir(parents=True)
     address = f"127.0.0.1:{any_free()}"
     credentials = {"S3_ACCESS_KEY_ID": "bench", "S3_SECRET_ACCESS_KEY": secrets.token_hex(16)}
     key = ",".join(credentials.values())
@@ -92,19 +94,17 @@ def bench_push(results: Results, work: Path, rounds: int) -> None:
         environment = {**os.environ, **credentials, "S3_ENDPOINT_URL": f"http://{address}", "S3_REGION": "us-east-1"}
         environment |= {"ASSET_STORAGE_PATH": str(store), "BLOB_WORKERS": str(PUSH_WORKERS)}
         ours, baseline = [], []
-        for round_number in range(rounds):
-            for name in (f"ours-{round_number}", f"rclone-{round_number}"):
-                (server / name).mkdir()
+        for number in range(rounds):
             os.sync()
             remote = (
                 f":s3,provider=Rclone,endpoint='http://{address}',access_key_id={credentials['S3_ACCESS_KEY_ID']},"
-                f"secret_access_key={credentials['S3_SECRET_ACCESS_KEY']}:rclone-{round_number}/objects"
+                f"secret_access_key={credentials['S3_SECRET_ACCESS_KEY']}:rclone-{number}/objects"
             )
             copy = [BIN / "rclone", "copy", "--transfers", str(PUSH_WORKERS), store / "objects", remote]
             baseline.append(timed(partial(run, copy, environment)))
             os.sync()
             push = [BIN / "depot-ops", "blobs", "push"]
-            ours.append(timed(partial(run, push, environment | {"BLOB_COPY_URL": f"s3://ours-{round_number}"})))
+            ours.append(timed(partial(run, push, environment | {"BLOB_COPY_URL": f"s3://ours-{number}"})))
     finally:
         serving.terminate()
         serving.wait()
