@@ -1,10 +1,13 @@
 """Ports on loopback."""
 
-import secrets
 import socket
+from itertools import cycle, islice
+from random import SystemRandom
 
-# Below the ports of outgoing connections, which begin at 32768 on Linux.
-UNPRIVILEGED = range(20_000, 32_768)
+# Below those of outgoing connections, which begin at 32768 on Linux: one of them could take a port before its server.
+SERVER_PORTS = range(20_000, 32_768)
+# In an order of this process's own, so that it is never given one twice before it has seen all.
+_untried = cycle(SystemRandom().sample(SERVER_PORTS, len(SERVER_PORTS)))
 
 
 def is_free(port: int) -> bool:
@@ -19,7 +22,8 @@ def is_free(port: int) -> bool:
 
 
 def any_free() -> int:
-    """A port that nothing listens on now, and that no outgoing connection will take before it is used."""
-    while not is_free(port := secrets.choice(UNPRIVILEGED)):
-        pass
-    return port
+    """A port for a server that is started next. Raises OSError when all are taken."""
+    for port in islice(_untried, len(SERVER_PORTS)):
+        if is_free(port):
+            return port
+    raise OSError(f"every port from {SERVER_PORTS.start} to {SERVER_PORTS.stop - 1} is taken: stop what holds them")

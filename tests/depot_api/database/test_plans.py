@@ -30,12 +30,15 @@ def grow(project):
 
 
 def forget_statistics(api) -> None:
+    """Of the tables asked here: autovacuum may have come by."""
     with psycopg.connect(api.owner_url) as owner:
-        owner.execute("SELECT pg_clear_relation_stats('public', 'branch_heads')")
-        owner.execute(
-            "SELECT pg_clear_attribute_stats('public', 'branch_heads', attname, false) FROM pg_attribute"
-            " WHERE attrelid = 'branch_heads'::regclass AND attnum > 0"
-        )
+        for table in ("branch_heads", "changelists"):
+            owner.execute("SELECT pg_clear_relation_stats('public', %s::text)", (table,))
+            owner.execute(
+                "SELECT pg_clear_attribute_stats('public', attrelid::regclass::text, attname, false) FROM pg_attribute"
+                " WHERE attrelid = %s::regclass AND attnum > 0",
+                (table,),
+            )
 
 
 def explain(api, project, query: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
