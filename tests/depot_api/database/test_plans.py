@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from depot_api.branches.queries import _DIFF_PAGE, _MANIFEST_PAGE
-from depot_api.changelists.queries import _FILES_BELOW, _NUMBERED
+from depot_api.changelists.queries import _FILES_BELOW, _NUMBERED, _PAGE
 
 PATHS = 5000
 
@@ -105,14 +105,28 @@ def test_looking_below_new_paths_reads_only_what_is_there(api, grown):
     assert read <= PATHS
 
 
-def test_a_changelist_is_found_by_its_number(api, project):
-    for n in range(20):
-        project.add(f"f{n}", b"")
+@pytest.mark.parametrize("number", [57, None])
+def test_a_changelist_and_a_page_of_them_are_read_by_their_own_index(api, project, number):
+    """At each size: what two indexes cost that begin alike turns on which of them has just grown a level."""
     filters = dict.fromkeys(("branch_id", "status", "author_id", "before"))
-    nodes = explain(api, project, _NUMBERED, {**filters, "project_id": project.id, "number": 7})
-    found = [node for node in nodes if node.get("Relation Name") == "changelists"]
-    assert [(node["Index Name"], node["Actual Rows"]) for node in found] == [("changelists_project_id_number_key", 1)]
-    assert found[0].get("Rows Removed by Filter", 0) == 0
+    project.add("first", b"")
+    for n in range(1, 13):
+        add_changelists(api, project, 50, n)
+        query, index = (_NUMBERED, "changelists_number") if number else (_PAGE, "changelists_project")
+        nodes = explain(api, project, query, {**filters, "project_id": project.id, "number": number, "limit": 5})
+        found = [node for node in nodes if node.get("Relation Name") == "changelists"]
+        assert [(node["Index Name"], node["Actual Rows"]) for node in found] == [(index, 1 if number else 5)]
+        assert found[0].get("Rows Removed by Filter", 0) == 0
+
+
+def add_changelists(api, project, count: int, batch: int) -> None:
+    with psycopg.connect(api.owner_url) as owner:
+        owner.execute(
+            """INSERT INTO changelists (project_id, branch_id, author_id, status, number, submitted_at, items_count)
+               SELECT project_id, branch_id, author_id, status, %(batch)s * %(count)s + n, submitted_at, items_count
+               FROM changelists, generate_series(1, %(count)s) n WHERE project_id = %(project)s AND number = 1""",
+            {"project": project.id, "count": count, "batch": batch},
+        )
 
 
 def test_whose_projects_they_are_is_asked_once_a_statement(api, grown, cluster):
