@@ -20,8 +20,8 @@ from depot_ops.blobs.scrub_state import write_durably
 from depot_ops.drills.proofs import UNHURRIED, catalogue_answers, catalogue_consistent
 from depot_ops.evidence import Finding, Status, worst
 from depot_ops.exclusive import exclusively
+from depot_ops.places import Place
 from depot_ops.postgres.accounts import ServerAccount
-from depot_ops.postgres.base_record import base_directory, load_base_backup
 from depot_ops.postgres.binaries import Binaries
 from depot_ops.postgres.in_place import ServerStatus, restore_in_place, server_status
 from depot_ops.postgres.recovery import CUT_TIES, RestoreReport, require_parent, serving
@@ -41,6 +41,8 @@ class Left:
     """Where finished log waited for the collector."""
     stream: Path | None = None
     """Where the log was received as it was written."""
+    copy: Place | None = None
+    """Where a copy of the backups and of the archive lies: then nothing of `backup_dir` and `archive_root` is read."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _rebuild(
     cluster = _restored_before(rebuild.data, binaries, account)
     cluster = cluster or _restore_cluster(left, rebuild, binaries, account, say)
     say(f"the cluster is back as of {cluster.ended_lsn}; reading which content it names")
-    with _catalogue(left, rebuild, cluster, binaries, account, lock) as catalogue:
+    with _catalogue(rebuild, cluster, binaries, account, lock) as catalogue:
         content = restore_blobs(of_catalogue(catalogue), sources, rebuild.store, rebuild.workers)
         content.affected = affected_by(catalogue, content.lost)
         findings = [catalogue_answers(catalogue), catalogue_consistent(catalogue)]
@@ -143,6 +145,7 @@ def _restore_cluster(
         force=False,
         restored=lambda report: write_durably(_record_path(rebuild.data), report),
         system_identifier=rebuild.system_identifier,
+        copy=left.copy,
         spool=left.spool,
         stream=left.stream,
         say=say,
@@ -152,18 +155,17 @@ def _restore_cluster(
 
 @contextmanager
 def _catalogue(
-    left: Left, rebuild: Rebuild, cluster: RestoreReport, binaries: Binaries, account: ServerAccount, lock: int
+    rebuild: Rebuild, cluster: RestoreReport, binaries: Binaries, account: ServerAccount, lock: int
 ) -> Iterator[psycopg.Connection[Any]]:
     """The restored catalogue, on a server that only we can reach, and that holds `lock` to its own end."""
-    base = load_base_backup(base_directory(left.backup_dir, cluster.system_identifier) / cluster.backups[-1]).record
     with tempfile.TemporaryDirectory(prefix="depot-restore-") as name:
         work = Path(name)
         account.own(work)
-        with serving(rebuild.data, CUT_TIES, base.superuser, work, lock, binaries, account) as (server, _):
+        with serving(rebuild.data, CUT_TIES, cluster.superuser, work, lock, binaries, account) as (server, _):
             address = make_conninfo(
                 host=server.info.host,
                 port=server.info.port,
-                user=base.superuser,
+                user=cluster.superuser,
                 dbname=rebuild.database,
                 options=UNHURRIED,
             )

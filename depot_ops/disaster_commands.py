@@ -17,7 +17,8 @@ from depot_ops.postgres.accounts import AccountError, runnable_binaries, server_
 from depot_ops.postgres.base_record import BaseRecordUnusable
 from depot_ops.postgres.binaries import BinariesNotFound, find_binaries
 from depot_ops.postgres.client_tools import ToolFailed
-from depot_ops.postgres.recovery_plan import RestoreError
+from depot_ops.postgres.recovery_plan import RestoreError, RestoreRefused, SourceIncomplete
+from depot_ops.restore_commands import FromCopy, copy_place, hint
 from depot_ops.settings import SettingsError
 
 app = typer.Typer()
@@ -33,6 +34,7 @@ def disaster_restore(
     backup_dir: Annotated[Path, typer.Option(envvar="BACKUP_DIR", help="Where the base backups lie.")],
     archive: Annotated[Path, typer.Option(envvar="WAL_ARCHIVE_DIR", help="The archive of the log.")],
     store: Annotated[Path, typer.Option(envvar="ASSET_STORAGE_PATH", help="The root of the store to be filled.")],
+    from_copy: FromCopy = False,
     mirror: Annotated[
         Path | None,
         typer.Option(envvar="ASSET_STORAGE_REPLICA_PATH", help="The mirror of the blob store, if left."),
@@ -57,13 +59,10 @@ def disaster_restore(
         account = server_account()
         binaries = runnable_binaries(find_binaries(), account)
         rebuild = Rebuild(data.absolute(), store, database, system_identifier, workers)
-        report = rebuild_depot(
-            Left(backup_dir, archive, copies_with(mirror), spool, stream),
-            rebuild,
-            binaries,
-            account,
-            lambda text: typer.secho(text, err=True),
-        )
+        left = Left(backup_dir, archive, copies_with(mirror), spool, stream, copy_place(from_copy))
+        report = rebuild_depot(left, rebuild, binaries, account, lambda text: typer.secho(text, err=True))
+    except SourceIncomplete as error:
+        raise failed(RestoreRefused(str(error) + hint(from_copy)), Status.UNHEALTHY) from None
     except STOPS as error:
         raise failed(error, Status.UNHEALTHY) from None
     if as_json:

@@ -27,7 +27,7 @@ from depot_ops.settings import CopyPlaceSettings, SecondPlaceSettings, SettingsE
 
 app = typer.Typer()
 
-FromCopy = Annotated[bool, typer.Option("--from-copy", help="From BACKUP_COPY_URL, looking at nothing that lies here.")]
+FromCopy = Annotated[bool, typer.Option("--from-copy", help="From BACKUP_COPY_URL, not from BACKUP_DIR and archive.")]
 FAILURES = (
     *(RestoreError, ArchiveError, ToolFailed, AccountError),
     *(BinariesNotFound, SettingsError, PlaceError, OSError),
@@ -83,7 +83,7 @@ def restore_cluster(
         binaries = runnable_binaries(find_binaries(), account)
         from_what = (backup_dir, archive, binaries, account, target)
         options = _Options(
-            copy=_copy(from_copy),
+            copy=copy_place(from_copy),
             system_identifier=system_identifier,
             timeline=timeline,
             base=base,
@@ -99,7 +99,7 @@ def restore_cluster(
         else:
             raise typer.BadParameter("name one of --to and --in-place")
     except SourceIncomplete as error:
-        raise failed(RestoreRefused(str(error) + _hint(from_copy)), Status.UNHEALTHY) from None
+        raise failed(RestoreRefused(str(error) + hint(from_copy)), Status.UNHEALTHY) from None
     except FAILURES as error:
         raise failed(error, Status.UNHEALTHY) from None
     _tell(report, as_json)
@@ -125,12 +125,12 @@ def restore_logical(
     if not dump.name:
         raise typer.BadParameter("it is empty: `depot-ops backup list` has the names", param_hint="dump")
     try:
-        with _dump(dump, _copy(from_copy)) as path:
+        with _dump(dump, copy_place(from_copy)) as path:
             report = restore_dump(
                 path, url, database, find_binaries(), project_id=project, jobs=jobs, with_roles=with_roles, say=progress
             )
     except DumpUnusable as error:
-        raise failed(DumpRestoreError(str(error) + _hint(from_copy)), Status.UNHEALTHY) from None
+        raise failed(DumpRestoreError(str(error) + hint(from_copy)), Status.UNHEALTHY) from None
     except (DumpRestoreError, BinariesNotFound, SettingsError, PlaceError, OSError) as error:
         raise failed(error, Status.UNHEALTHY) from None
     if report.roles_created:
@@ -159,11 +159,13 @@ def _tell(report: RestoreReport, as_json: bool) -> None:
         typer.echo(f"what was there lies in {report.set_aside}: take a base backup, then remove it")
 
 
-def _copy(from_copy: bool) -> Place | None:
+def copy_place(from_copy: bool) -> Place | None:
+    """Raises SettingsError, PlaceError."""
     return open_place(load(CopyPlaceSettings).backup_copy_url) if from_copy else None
 
 
-def _hint(from_copy: bool) -> str:
+def hint(from_copy: bool) -> str:
+    """What to add where something is missing here, which another place may have."""
     url = None if from_copy else load(SecondPlaceSettings).backup_copy_url
     return f". The copy at {url} may have it: --from-copy" if url else ""
 

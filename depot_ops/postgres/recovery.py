@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -100,6 +101,8 @@ class RestoreReport(BaseModel):
     directory: str
     target: str
     system_identifier: int
+    superuser: str = "postgres"
+    """Who may sign in over its private socket. Evidence from before this was recorded is not asked for it."""
     backups: tuple[str, ...]
     """The base backup and those that it builds on, the full one first."""
     left_out: tuple[str, ...] = ()
@@ -144,7 +147,7 @@ def restore(
     """Recover the cluster to `target` into the new directory `to`. Raises RestoreError; `to` is then not there.
 
     Everything that is needed is proved to be there and intact before a server starts. `verify` reads every page. With
-    `copy` it comes from there alone, and neither the backup directory nor the archive is looked at. `stream` is where
+    `copy` it comes from there, and neither the backup directory nor the archive is looked at. `stream` is where
     pg_receivewal wrote: what it has behind the archive's end is replayed too, unless the target is a position. What
     waits in `spool` for the collector counts as archived, and stays there.
     `keeps_ties` is for what takes the old one's place: it goes on archiving as the backup's configuration says.
@@ -244,6 +247,7 @@ def _restore(
         directory=str(to),
         target=str(plan.target),
         system_identifier=source.archive.system_identifier,
+        superuser=plan.base.record.superuser,
         backups=tuple(element.record.label for element in plan.chain),
         recovered_timeline=plan.path.timeline,
         new_timeline=new_timeline,
@@ -276,16 +280,19 @@ def _open_source(
 ) -> RecoverySource:
     try:
         if copy is None:
-            archive = open_archive(archive_root, system_identifier)
-            if spool is not None and not spool.is_dir():
-                say(f"{spool} is not there: the log that waited in it for the collector, if any, is not restored")
-                spool = None
-            return RecoverySource(backup_dir, SpooledArchive(archive, spool) if spool else archive)
-        staging = work / STAGING_NAME
-        shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
-        return open_copy(copy, staging, system_identifier)
+            source = RecoverySource(backup_dir, open_archive(archive_root, system_identifier))
+        else:
+            staging = work / STAGING_NAME
+            shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+            source = open_copy(copy, staging, system_identifier)
     except (ArchiveError, PlaceError) as error:
         raise SourceIncomplete(str(error)) from error
+    if spool is None:
+        return source
+    if not spool.is_dir():
+        say(f"{spool} is not there: the log that waited in it for the collector, if any, is not restored")
+        return source
+    return replace(source, archive=SpooledArchive(source.archive, spool))
 
 
 def _check_destination(to: Path, account: ServerAccount) -> None:

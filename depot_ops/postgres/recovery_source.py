@@ -1,8 +1,8 @@
 """Where a recovery finds its backups and its log: here, or at the place where a copy of them is."""
 
 import shutil
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from depot_ops.places import Place, PlaceDamaged, PlaceError, PlaceMissing
 from depot_ops.postgres.base_record import BaseBackup, find_base_backups, kept_for_reading, load_base_backup
 from depot_ops.postgres.wal.archive import ArchiveDamaged, ArchiveError, NotArchived, WalArchive, WalRecord
 from depot_ops.postgres.wal.collector import spooled
-from depot_ops.postgres.wal.content import BadWalFile
+from depot_ops.postgres.wal.content import HEADER_BYTES, BadWalFile, check_owner, read_header
 from depot_ops.postgres.wal.names import WalKind, WalName
 
 
@@ -57,31 +57,49 @@ class SpooledArchive(WalArchive):
 
     def __init__(self, archive: WalArchive, spool: Path) -> None:
         super().__init__(archive.root, archive.system_identifier)
+        self._archive = archive
         self._spool = spool
         self.taken: set[str] = set()
         """What was fetched from the spool."""
 
     def names(self) -> list[WalName]:
-        waiting = [name for name in spooled(self._spool) if name.kind in (WalKind.SEGMENT, WalKind.HISTORY)]
-        return sorted({*super().names(), *waiting}, key=lambda name: name.name)
+        waiting = [name for name in spooled(self._spool) if self._counts(name)]
+        return sorted({*self._archive.names(), *waiting}, key=lambda name: name.name)
+
+    def _counts(self, name: WalName) -> bool:
+        """A segment of another cluster, far ahead of ours, would have a recovery look for all the log between."""
+        if name.kind is not WalKind.SEGMENT:
+            return name.kind is WalKind.HISTORY
+        with self._named(name), (self._spool / name.name).open("rb") as file:
+            check_owner(name, read_header(name.name, file.read(HEADER_BYTES)), self.system_identifier)
+        return True
+
+    def record(self, name: WalName) -> WalRecord | None:
+        return self._archive.record(name)
 
     def fetch(self, name: WalName) -> bytes:
         try:
-            return super().fetch(name)
+            return self._archive.fetch(name)
         except NotArchived:
             path = self._spool / name.name
         try:
-            content = path.read_bytes()
-            self.prove(name, content)
+            with self._named(name):
+                content = path.read_bytes()
+                self.prove(name, content)
         except FileNotFoundError:
-            return super().fetch(name)  # it was collected just now
-        except BadWalFile as error:
-            raise ArchiveDamaged(
-                f"{path} waits to be collected, and is not what it should be: {error}. To do without all that waits"
-                " there, set WAL_SPOOL_DIR to nothing"
-            ) from error
+            return self._archive.fetch(name)  # it was collected just now
         self.taken.add(name.name)
         return content
+
+    @contextmanager
+    def _named(self, name: WalName) -> Iterator[None]:
+        try:
+            yield
+        except BadWalFile as error:
+            raise ArchiveDamaged(
+                f"{self._spool / name.name} waits to be collected, and is not what it should be: {error}. To do"
+                " without all that waits there, set WAL_SPOOL_DIR to nothing"
+            ) from error
 
 
 class CopiedArchive(WalArchive):

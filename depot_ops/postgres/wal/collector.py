@@ -8,12 +8,11 @@ from pathlib import Path
 
 from depot_ops.exclusive import exclusively
 from depot_ops.postgres.wal.archive import ArchiveError, Outcome, WalArchive, archived_systems
-from depot_ops.postgres.wal.content import BadWalFile, read_header
+from depot_ops.postgres.wal.content import HEADER_BYTES, BadWalFile, read_header
 from depot_ops.postgres.wal.names import WalKind, WalName, parse_wal_name
 
 # Reading, hashing, compressing and flushing release the interpreter: two keep two cores and a disk busy.
 WORKERS = 2
-HEADER_BYTES = 40
 LOCK_NAME = ".collect.lock"
 
 

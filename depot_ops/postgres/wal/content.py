@@ -11,6 +11,7 @@ MAJOR_OF_MAGIC = {0xD110: 15, 0xD113: 16, 0xD116: 17, 0xD118: 18}
 LONG_HEADER = 0x0002
 # XLogLongPageHeaderData: magic, info, timeline, address, remaining length, padding, system, segment and page size.
 _LONG_HEADER = struct.Struct("=HHIQI4xQII")
+HEADER_BYTES = _LONG_HEADER.size
 _SHORT_HEADER_BYTES = 24
 _ALIGNMENT = 8
 # XLogRecord, of which a switch of segments has nothing but the header: length, info, resource manager.
@@ -62,6 +63,15 @@ def read_header(name: str, content: bytes) -> SegmentHeader:
     return SegmentHeader(MAJOR_OF_MAGIC[magic], timeline, address, system, segment_size, page_size)
 
 
+def check_owner(name: WalName, header: SegmentHeader, system_identifier: int) -> None:
+    """Raises ForeignSegment."""
+    if header.system_identifier != system_identifier:
+        raise ForeignSegment(
+            f"{name.name} is of the cluster {header.system_identifier}, not of {system_identifier}: find out which"
+            " other server writes to the same place, and give it its own"
+        )
+
+
 def check_segment(name: WalName, content: bytes, system_identifier: int | None = None) -> SegmentHeader:
     """Is `content` the whole segment `name`, every page of it, and of this cluster? Raises BadWalFile.
 
@@ -86,7 +96,7 @@ def check_start(name: WalName, content: bytes, system_identifier: int | None = N
     """Does `content` start as the segment `name` of this cluster does, and has it its size? Raises BadWalFile."""
     header = read_header(name.name, content)
     if system_identifier is not None:
-        _check_system(name, header, system_identifier)
+        check_owner(name, header, system_identifier)
     if len(content) != header.segment_size_bytes:
         raise BadWalFile(
             f"{name.name} has {len(content)} bytes, its header says {header.segment_size_bytes}: it was not written"
@@ -94,14 +104,6 @@ def check_start(name: WalName, content: bytes, system_identifier: int | None = N
         )
     _check_address(name, header)
     return header
-
-
-def _check_system(name: WalName, header: SegmentHeader, system_identifier: int) -> None:
-    if header.system_identifier != system_identifier:
-        raise ForeignSegment(
-            f"{name.name} is of the cluster {header.system_identifier}, not of {system_identifier}: find out which"
-            " other server writes to the same place, and give it its own"
-        )
 
 
 def _check_address(name: WalName, header: SegmentHeader) -> None:
@@ -172,11 +174,8 @@ def check_content(name: WalName, content: bytes, system_identifier: int) -> Segm
         return check_segment(name, content, system_identifier)
     if name.kind is WalKind.PARTIAL:
         header = read_header(name.name, content)
+        check_owner(name, header, system_identifier)
         _check_address(name, header)
-        if header.system_identifier != system_identifier:
-            raise ForeignSegment(
-                f"{name.name} is of the cluster {header.system_identifier}, not of {system_identifier}"
-            )
     elif name.kind is WalKind.HISTORY:
         parse_history(name.name, content)
     elif not content.startswith(b"START WAL LOCATION: "):

@@ -17,7 +17,9 @@ import pytest
 
 from depot_api.database.bootstrap import ROLES
 from depot_ops.blobs.mirror import open_mirror
+from depot_ops.copies.copying import copy_backups
 from depot_ops.local.ports import any_free
+from depot_ops.places import open_place
 from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.base_backup import take_base_backup
 from depot_ops.postgres.binaries import find_binaries
@@ -89,7 +91,7 @@ class Studio:
         settings = {**os.environ, **environment, "ASSET_STORAGE_PATH": str(self.store)}
         subprocess.run(command, env=settings, check=True, stdout=subprocess.DEVNULL)
 
-    def rebuilding(self, content: dict[str, str]) -> subprocess.Popen[str]:
+    def rebuilding(self, content: dict[str, str], *options: str) -> subprocess.Popen[str]:
         """As a person does, from an environment that names nothing but what is left."""
         environment = {
             **os.environ,
@@ -101,10 +103,11 @@ class Studio:
             "DEPOT_PG_BINDIR": str(self.binaries.bindir),
         }
         command = [sys.executable, "-m", "depot_ops", "disaster-restore", "--data", self.cluster.data, "--json"]
+        command += options
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def rebuild(self, content: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        with self.rebuilding(content) as process:
+    def rebuild(self, content: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+        with self.rebuilding(content, *options) as process:
             stdout, stderr = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
@@ -203,3 +206,34 @@ def test_a_depot_is_rebuilt_from_its_copies(studio, running_api_factory, rclone_
         assert served == wanted
         assert project.add("Content/after.uasset", b"work goes on") == len(contents) + 2
     assert len(list((studio.store / "refs").rglob("*.json"))) >= len(contents)
+
+
+def test_backups_and_archive_are_lost_too(studio, running_api_factory, tmp_path):
+    second = studio.home / "second"
+    second.mkdir()
+    make_project, running_api = running_api_factory
+    start = (studio.cluster, "", tmp_path, studio.store, "depot")
+    with running_api(*start) as api:
+        project = make_project(api)
+        project.add("Content/backed up.uasset", b"in the base backup")
+        studio.back_up()
+        project.add("Content/archived.uasset", b"in the archive's copy")
+        studio.copy_away()
+        assert copy_backups(studio.backup_dir, studio.archive_root, open_place(second.as_uri())).refused == ()
+        project.submit([{"action": "delete", "path": "Content/archived.uasset", "base_version": 1}])
+        studio.finish_segment()
+        heads = project.heads()
+    studio.lose_everything()
+    for lost in (studio.backup_dir, studio.archive_root):
+        shutil.rmtree(lost)
+
+    left = {"ASSET_STORAGE_REPLICA_PATH": str(studio.mirror), "BACKUP_COPY_URL": second.as_uri()}
+    assert "--from-copy" in studio.rebuild(left).stderr
+    done = studio.rebuild(left, "--from-copy")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert json.loads(done.stdout)["cluster"]["spooled_segments"] == 1
+    studio.cluster.initialize()
+    studio.cluster.start()
+    with running_api(*start) as api:
+        project.api, project.http = api, api.client()
+        assert project.heads() == heads

@@ -85,6 +85,12 @@ def test_what_waits_in_the_spool_is_restored_too_and_stays_there(configured, wor
     refused = run("restore", "--to", work_dir / "again", "--latest")
     assert (refused.exit_code, str(waiting) in refused.stderr) == (1, True)
     waiting.write_bytes(whole)
+    foreign = waiting.with_name("000000010000000000000077")
+    for content in (whole[:24] + bytes(8) + whole[32:], bytes(16 << 20)):
+        foreign.write_bytes(content)
+        refused = run("restore", "--to", work_dir / "again", "--latest")
+        assert (refused.exit_code, str(foreign) in refused.stderr) == (1, True), refused.stderr
+    foreign.unlink()
     assert run("wal", "collect", "--once").exit_code == 0
     report = json.loads(run("restore", "--to", work_dir / "again", "--latest", "--json").stdout)
     assert (report["last_segment"], report["spooled_segments"]) == (segment, 0)
