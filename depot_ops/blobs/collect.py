@@ -35,6 +35,7 @@ from depot_ops.postgres.dump_record import BackupRecord, RecordTooNew, RecordUnu
 MARKED_AT_ONCE = 5_000
 REMOVED_AT_ONCE = 500
 COLLECTOR_LOCK = 0x626C6F62  # "blob": an advisory lock of the depot's database
+LOCK_TIMEOUT = "2s"  # the session of a collection that has just ended, or was killed, ends a moment after it
 COLLECTED = "blobs_collected"
 
 _NEXT = """
@@ -156,9 +157,12 @@ def collect(owner_url: str, store: Path, removers: Sequence[Remover], policy: Co
 def _sole_collector(owner_url: str) -> Iterator[Owner]:
     parse_address(owner_url)
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        row = owner.execute("SELECT pg_try_advisory_lock(%s)", (COLLECTOR_LOCK,)).fetchone()
-        if row is None or not row[0]:
-            raise CollectError("Another collection is under way. Leave it to that one.")
+        owner.execute("SELECT set_config('lock_timeout', %s, false)", (LOCK_TIMEOUT,))
+        try:
+            owner.execute("SELECT pg_advisory_lock(%s)", (COLLECTOR_LOCK,))
+        except psycopg.errors.LockNotAvailable:
+            raise CollectError("Another collection is under way. Leave it to that one.") from None
+        owner.execute("RESET lock_timeout")
         owner.execute("SET statement_timeout = 0")
         yield owner
 

@@ -17,7 +17,7 @@ import pytest
 
 from depot_api.blobstore.bucket import BucketCopy
 from depot_api.blobstore.layout import Layout
-from depot_ops.blobs.collect import CollectError, CollectPolicy, all_copies, check_collected, collect
+from depot_ops.blobs.collect import COLLECTOR_LOCK, CollectError, CollectPolicy, all_copies, check_collected, collect
 from depot_ops.blobs.mirror import open_mirror
 from depot_ops.blobs.push import Push, sizes_by_prefix
 from depot_ops.blobs.records import BlobRecords
@@ -101,6 +101,14 @@ class Depot:
 
     def unshelve(self, shelf: str) -> None:
         assert self.project.http.delete(f"/shelves/{shelf}").status_code == 204
+
+
+def test_a_second_collection_is_refused_while_the_first_one_lasts(depot):
+    with psycopg.connect(depot.project.api.owner_url, autocommit=True) as first:
+        first.execute("SELECT pg_advisory_lock(%s)", (COLLECTOR_LOCK,))
+        with pytest.raises(CollectError, match="Another collection"):
+            depot.collect()
+    depot.collect()
 
 
 def test_only_what_nothing_refers_to_goes_after_its_grace(depot):

@@ -122,6 +122,10 @@ def pg_dumps_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in psutil.Process(process.pid).children() if _dumps(child)]
 
 
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def _dumps(child: psutil.Process) -> bool:
     try:
         return child.name() == "pg_dump" and "--version" not in child.cmdline()
@@ -245,8 +249,10 @@ def test_killed_in_the_middle_leaves_nothing_that_looks_like_a_backup(source, cl
     source.execute("INSERT INTO users SELECT g, sha512(g::text::bytea)::text FROM generate_series(1000, 300000) g")
     with taking(source, backups, cluster) as process:
         wait_until(lambda: any(path.stat().st_size > 100_000 for path in backups.glob(".partial-*.dump")))
+        dumping = pg_dumps_of(process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    wait_until(lambda: not any(map(alive, dumping)))
     assert find_backups(backups) == []
     assert [name for name in names(backups) if not name.startswith(".partial-")] == []
     assert len(names(backups)) == 1
@@ -263,7 +269,7 @@ def test_an_orphaned_pg_dump_keeps_the_directory_until_it_has_ended(source, clus
         assert orphan.is_running()
         with pytest.raises(BackupRunning):
             take_logical_backup(source.url, backups, cluster.binaries)
-    wait_until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: not alive(orphan))
     record = take_logical_backup(source.url, backups, cluster.binaries)
     assert names(backups) == [record.file, record.file + ".json"]
 
