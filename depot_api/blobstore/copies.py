@@ -8,7 +8,7 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from depot_api.blobstore.durability import full_disk_told, start_writeback, sync_all, sync_path
@@ -18,6 +18,7 @@ from depot_api.blobstore.reader import file_chunks
 from depot_api.blobstore.writer import WRITEBACK_BYTES, StagedBlob
 
 REMOVAL_LOCK = "removal.lock"
+REMOVAL_GATE = "removal.gate"
 
 
 def stage_copy(source: Layout, sha256: str, temporary: Path) -> StagedBlob:
@@ -92,21 +93,26 @@ def keep_aside(layout: Layout, sha256: str) -> Path | None:
 
 @contextmanager
 def removals_held_off(primary: Layout) -> Iterator[None]:
-    """Nothing is removed for good while this is held; any number of copies may be going on."""
-    with _removal_lock(primary, fcntl.LOCK_SH):
+    """Nothing is removed for good while this is held; any number of copies may be going on. Not to be nested.
+
+    None begins while a removal waits: it would wait for ever behind copies that take turns.
+    """
+    with ExitStack() as held:
+        with _locked(primary.root / REMOVAL_GATE, fcntl.LOCK_SH):
+            held.enter_context(_locked(primary.root / REMOVAL_LOCK, fcntl.LOCK_SH))
         yield
 
 
 @contextmanager
 def removing(primary: Layout) -> Iterator[None]:
     """No copy gets its name while this is held."""
-    with _removal_lock(primary, fcntl.LOCK_EX):
+    with _locked(primary.root / REMOVAL_GATE, fcntl.LOCK_EX), _locked(primary.root / REMOVAL_LOCK, fcntl.LOCK_EX):
         yield
 
 
 @contextmanager
-def _removal_lock(primary: Layout, kind: int) -> Iterator[None]:
-    descriptor = os.open(primary.root / REMOVAL_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+def _locked(path: Path, kind: int) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
     try:
         fcntl.flock(descriptor, kind)
         yield

@@ -7,13 +7,15 @@ deleted here. Killed and run again, it goes on: what lies there in its size is n
 import hashlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import AwareDatetime, BaseModel, Field
 
@@ -40,13 +42,14 @@ from depot_ops.blobs.records import CatalogueUnreachable, open_records
 from depot_ops.evidence import Figures, Finding, Status
 from depot_ops.places import Place, PlaceDamaged, PlaceError, PlaceMissing, Stored
 
-# As long as a batch is sent, nothing is removed for good: so it is small, and a removal waits for one at most.
-BATCH_OBJECTS = 128
-BATCH_BYTES = 64 << 20
+# So many wait for a worker, that none is idle while a large object is sent.
+WAITING_PER_WORKER = 4
 # What has changed longer ago was compared by a nightly pass: to compare all each time would be a request for each.
 COMPARED_SECONDS = 90_000.0
 OBJECTS = "objects/"
 Told = Callable[[int, int], None]
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 
 class PushError(Exception):
@@ -125,15 +128,29 @@ class Push:
         result, started = Pushed(source=str(self.source.root), target=str(self.place)), time.monotonic()
         try:
             with ThreadPoolExecutor(self.options.workers) as pool:
-                for objects in _batches(wanted(result)):
-                    self._send(objects, pool, result)
-                documents = refs()
-                while batch := list(islice(documents, BATCH_OBJECTS)):
-                    self._send_refs(batch, pool, result)
+                for _, sent in self._each(pool, self.send, wanted(result)):
+                    _count(sent, result)
+                for document, is_new in self._each(pool, self._send_ref, refs()):
+                    if is_new is None:
+                        result.unreadable_refs.append(document.key.removeprefix("refs/"))
+                    else:
+                        result.refs_sent += is_new
         except (PlaceError, OSError) as error:
             raise PushError(f"{self.source.root} could not be pushed: {error}. The next pass goes on") from error
         result.duration_seconds = round(time.monotonic() - started, 3)
         return result
+
+    def _each(
+        self, pool: ThreadPoolExecutor, do: Callable[[Item], Done], items: Iterable[Item]
+    ) -> Iterator[tuple[Item, Done]]:
+        """In their order, however many there are: only a few wait at a time."""
+        waiting: deque[tuple[Item, Future[Done]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(do, item)))
+            if len(waiting) > WAITING_PER_WORKER * self.options.workers:
+                first, done = waiting.popleft()
+                yield first, done.result()
+        yield from ((item, done.result()) for item, done in waiting)
 
     # Objects ------------------------------------------------------------------------------------------------------
 
@@ -156,24 +173,16 @@ class Push:
                     result.objects_seen += 1
                     yield _Wanted(sha256, listed.st_size, is_free=False)
 
-    def _send(self, batch: list["_Wanted"], pool: ThreadPoolExecutor, result: Pushed) -> None:
-        with removals_held_off(self.source):
-            done = list(pool.map(self.send, batch))
-        for size_bytes in done:
-            if isinstance(size_bytes, PlaceError):
-                raise size_bytes
-            if isinstance(size_bytes, Damage):
-                result.damaged.append(size_bytes)
-            elif size_bytes is not None:
-                result.objects_sent += 1
-                result.sent_bytes += size_bytes
-
-    def send(self, wanted: "_Wanted") -> int | Damage | PlaceError | None:
-        """How many bytes were sent. Errors are returned: whatever else is on its way comes to its end."""
-        path, key = self.source.object_path(wanted.sha256), object_key(wanted.sha256)
+    def send(self, wanted: "_Wanted") -> int | Damage | None:
+        """How many bytes were sent. Nothing is removed for good meanwhile. Raises PlaceError."""
         self._rate.spend(wanted.size_bytes, self.stop)
         if self.stop.is_set():
             return None
+        with removals_held_off(self.source):
+            return self._send(wanted)
+
+    def _send(self, wanted: "_Wanted") -> int | Damage | None:
+        path, key = self.source.object_path(wanted.sha256), object_key(wanted.sha256)
         try:
             there = None if wanted.is_free else self.place.size_bytes(key)
             if there == wanted.size_bytes:
@@ -185,8 +194,6 @@ class Push:
             return Damage(sha256=wanted.sha256, seen=str(error))
         except BlobMissing:
             return None  # removed since it was listed
-        except PlaceError as error:
-            return error
         return wanted.size_bytes
 
     # refs/ --------------------------------------------------------------------------------------------------------
@@ -206,13 +213,6 @@ class Push:
             for entry in scan(project):
                 if entry.stat().st_ctime_ns > since_ns and not self.stop.is_set():
                     yield _Document(Path(entry.path), f"refs/{project.name}/{entry.name}", compare=True)
-
-    def _send_refs(self, batch: list["_Document"], pool: ThreadPoolExecutor, result: Pushed) -> None:
-        for document, sent in zip(batch, pool.map(self._send_ref, batch), strict=True):
-            if sent is None:
-                result.unreadable_refs.append(document.key.removeprefix("refs/"))
-            else:
-                result.refs_sent += sent
 
     def _send_ref(self, document: "_Document") -> bool | None:
         """Whether it was sent; None when it cannot be read as JSON: a damaged one must not replace a good one."""
@@ -291,15 +291,12 @@ def _changed_since(directory: Path, since_ns: int) -> bool:
         return False
 
 
-def _batches(wanted: Iterable[_Wanted]) -> Iterator[list[_Wanted]]:
-    batch: list[_Wanted] = []
-    for one in wanted:
-        batch.append(one)
-        if len(batch) >= BATCH_OBJECTS or sum(other.size_bytes for other in batch) >= BATCH_BYTES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _count(sent: int | Damage | None, result: Pushed) -> None:
+    if isinstance(sent, Damage):
+        result.damaged.append(sent)
+    elif sent is not None:
+        result.objects_sent += 1
+        result.sent_bytes += sent
 
 
 # Checks -------------------------------------------------------------------------------------------------------------
