@@ -1,6 +1,7 @@
 """Taking a base backup, full or incremental: streamed, compressed, verified, and only then given its name."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -185,6 +186,7 @@ def _take(
         running(command, client_environment(url), stdout=subprocess.PIPE, keep_open=[lock]) as process,
     ):
         assert process.stdout is not None
+        _widen(process.stdout)
         received = _receive(process.stdout, partial, source)
     if received is None or not (partial / MANIFEST_NAME).exists():
         raise BaseBackupError("pg_basebackup ended without a whole archive and its manifest: try again")
@@ -259,6 +261,12 @@ class _HashingFile:
 
     def flush(self) -> None:
         self._file.flush()
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """With the usual 64 KiB the server waits at each turn of ours."""
+    with suppress(OSError):  # an account that has many pipes keeps its small one
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, BLOCK_BYTES)
 
 
 def _receive(stream: IO[bytes], partial: Path, source: _Source) -> tuple[int, str] | None:
