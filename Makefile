@@ -49,7 +49,8 @@ torture: $(READY)
 	  tests/depot_ops/postgres/recovery/test_from_copy.py -k 'killed or random'
 	FAILOVERS=1 $(BIN)/pytest tests/depot_ops/replicas/test_after_failover.py
 	TORTURE_SECONDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/deploy tests/docs tests/depot_ops/replicas/test_scenarios.py \
-	  tests/depot_ops/replicas/test_daemon.py tests/depot_ops/replicas/test_patroni.py tests/depot_ops/postgres/recovery/test_stream.py
+	  tests/depot_ops/replicas/test_daemon.py tests/depot_ops/replicas/test_patroni.py \
+	  tests/depot_ops/postgres/recovery/test_stream.py
 	MERGE_HISTORIES=$(TORTURE_SECONDS) $(BIN)/pytest --hypothesis-seed=$(SEED) tests/depot_api/merges/test_model.py
 	COLLECTOR_SEEDS=$(TORTURE_SECONDS) $(BIN)/pytest tests/depot_api/collection -k racing
 	SEED=$(SEED) SCRUB_SEEDS=$(TORTURE_SECONDS) STORAGE_FAULTS=all $(BIN)/pytest tests/depot_ops/blobs \

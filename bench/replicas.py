@@ -33,7 +33,7 @@ from depot_ops.postgres.client_tools import client_environment
 from depot_ops.postgres.cluster import Cluster, archiving
 from depot_ops.replicas.create import PRIMARY, Place, create, remove
 from depot_ops.replicas.failover import under_way
-from depot_ops.replicas.nodes import Node, Nodes, ReplicaBusy
+from depot_ops.replicas.nodes import Node, Nodes, ReplicaBusy, ReplicaError
 from depot_ops.replicas.promotion import switchover
 from depot_ops.replicas.rejoin import Way, rejoin
 from depot_ops.replicas.server import ShutdownMode, wait_until
@@ -45,6 +45,7 @@ SEED = 1
 SETTINGS = {"shared_buffers": "128MB", "wal_level": "replica", "max_wal_size": "4GB", "wal_keep_size": "512MB"}
 READY_SECONDS = 60.0
 PAUSE_SECONDS = 0.1
+LOG_CHARACTERS = 20_000
 Ports = tuple[int, ...]
 
 
@@ -297,6 +298,9 @@ def _process(command: list[str], environment: dict[str, str], log: Path) -> Iter
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
     try:
         yield
+    except ReplicaError as error:
+        error.add_note(f"the end of {log.name}: {log.read_text()[-LOG_CHARACTERS:]}")
+        raise
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
