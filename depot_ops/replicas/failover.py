@@ -18,7 +18,7 @@ from depot_ops.durable import write_private
 from depot_ops.postgres.wal.names import format_lsn, parse_lsn
 from depot_ops.replicas import handover as handovers
 from depot_ops.replicas.create import Place
-from depot_ops.replicas.fencing import CannotFence, Fenced, FencedByCommand, fence, fence_by_command
+from depot_ops.replicas.fencing import CannotFence, Fenced, FencedByCommand, Unmeasured, fence, fence_by_command
 from depot_ops.replicas.loss import HISTORY, Answer, is_standby, look
 from depot_ops.replicas.nodes import FAILOVER_RECORD, Node, ReplicaError
 from depot_ops.replicas.promotion import (
@@ -419,9 +419,13 @@ def _fence_all(place: Place, failover: Failover) -> tuple[dict[str, Fenced | Fen
 
 def _furthest(fenced: dict[str, Fenced | FencedByCommand], position: int) -> tuple[int, list[str]]:
     """Where the longest log of them ends, looked for from `position`, and which of them nobody can tell it of."""
-    ends = {name: found.end_of_log(position) for name, found in fenced.items()}
-    unknown = [f"how far {name} got could not be measured" for name, end in ends.items() if end is None]
-    return max([position, *(end for end in ends.values() if end is not None)]), unknown
+    furthest, unknown = position, []
+    for name, found in fenced.items():
+        try:
+            furthest = max(furthest, found.end_of_log(position))
+        except Unmeasured as error:
+            unknown.append(f"how far {name} got could not be measured: {error}")
+    return furthest, unknown
 
 
 def _ahead(place: Place, failover: Failover, target: Node, position: int) -> list[str]:

@@ -27,6 +27,10 @@ class CannotFence(ReplicaError):
     """Nobody has proved that the server takes no writes."""
 
 
+class Unmeasured(ReplicaError):
+    """Nobody can tell where a log ends; the message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fenced:
     """A server that is proved to be stopped, and read-only when somebody starts it."""
@@ -53,32 +57,38 @@ class Fenced:
         size = self.control.segment_size_bytes
         return {name.segment_number(size): name for name in whole if name.timeline == newest}
 
-    def end_of_log(self, start: int) -> int | None:
-        """Where its log ends, or `start` when it has nothing behind that; None when nobody can tell.
+    def end_of_log(self, start: int) -> int:
+        """Where its log ends, or `start` when it has nothing behind that. Raises Unmeasured.
 
         Looked for from somewhat before `start`, where a record has to be found: no record at all proves nothing.
         """
         size = self.control.segment_size_bytes
         try:
             segments = self.segments()
-        except OSError:
-            return None
-        before = (start - 1) // size
-        first = before if before in segments else start // size
+        except OSError as error:
+            raise Unmeasured(f"its log cannot be read: {error}") from error
+        # Not only in the segment of `start`: what it ends in may have begun in the one before.
+        first = max(start - LOOK_BACK_BYTES, 0) // size
+        while first not in segments and first < start // size:
+            first += 1
         behind = max(segments, default=0) + 1
-        if not all(number in segments for number in range(first, behind)) or first >= behind:
-            return None
+        missing = [number for number in range(first, max(behind, first + 1)) if number not in segments]
+        if missing:
+            raise Unmeasured(f"the segment that begins at {format_lsn(missing[0] * size)} is not there")
         # Where the server went on to the next segment early, the end of the one before is empty.
-        for begin in sorted({max(start - LOOK_BACK_BYTES, first * size), first * size}, reverse=True):
-            end = self._end_of_records(begin, behind * size, segments[first].timeline)
-            if end is not None:
-                # What a checkpoint wrote was on disk before the control file told of it.
-                return None if end < self.control.checkpoint_lsn else max(start, end)
-        return None
+        try:
+            end = self._end_of_records(max(start - LOOK_BACK_BYTES, first * size), behind * size, segments[first])
+        except Unmeasured:
+            end = self._end_of_records(first * size, behind * size, segments[first])
+        if end < self.control.checkpoint_lsn:
+            # What a checkpoint wrote was on disk before the control file told of it.
+            checkpoint = format_lsn(self.control.checkpoint_lsn)
+            raise Unmeasured(f"it can be read to {format_lsn(end)} only, and its last checkpoint is at {checkpoint}")
+        return max(start, end)
 
-    def _end_of_records(self, begin: int, behind: int, timeline: int) -> int | None:
-        """None when there is none, and when something else ends the reading than a record that is not one."""
-        options = [f"--path={self.server.data / 'pg_wal'}", f"--timeline={timeline}"]
+    def _end_of_records(self, begin: int, behind: int, first: WalName) -> int:
+        """Raises Unmeasured when there is none, and when something else ends the reading than what is no record."""
+        options = [f"--path={self.server.data / 'pg_wal'}", f"--timeline={first.timeline}"]
         options += [f"--start={format_lsn(begin)}", f"--end={format_lsn(behind)}"]
         last = None
         with self.server.reading("pg_waldump", *options) as (lines, complaints):
@@ -86,7 +96,7 @@ class Fenced:
                 last = _RECORD.search(line) or last
             said = complaints.read().strip()
         if last is None or (said and _NO_RECORD not in said):
-            return None
+            raise Unmeasured(f"reading it from {format_lsn(begin)} ends with: {said or 'no record'}")
         return end_of_record(parse_lsn(last[2]), int(last[1]), self.control.segment_size_bytes)
 
 
@@ -121,8 +131,10 @@ class FencedByCommand:
     """Where its log ends, when the command could tell."""
     system_identifier: None = None
 
-    def end_of_log(self, start: int) -> int | None:
-        return self.end if self.end is None else max(self.end, start)
+    def end_of_log(self, start: int) -> int:
+        if self.end is None:
+            raise Unmeasured("the fence command printed no end_of_log")
+        return max(self.end, start)
 
 
 def fence_by_command(place: Place, node: Node) -> FencedByCommand:

@@ -16,7 +16,7 @@ from depot_ops.postgres.wal.names import format_lsn, parse_lsn
 from depot_ops.replicas import handover as handovers
 from depot_ops.replicas import synchronous
 from depot_ops.replicas.create import Place
-from depot_ops.replicas.fencing import fence
+from depot_ops.replicas.fencing import Unmeasured, fence
 from depot_ops.replicas.handover import Handover
 from depot_ops.replicas.loss import Answer, ask
 from depot_ops.replicas.nodes import FAILOVER_RECORD, Node, ReplicaError
@@ -210,9 +210,10 @@ def hand_over(place: Place, old: Node, facts: PrimaryFacts, target: Node) -> Han
             raise ReplicaError(f"{old.data} is not the primary that answered: its cluster is another")
         if not fenced.control.is_clean:
             raise ReplicaError(f"{old.name} did not shut down cleanly: whether {target.name} has all is not proved")
-        end = fenced.end_of_log(fenced.control.checkpoint_lsn)
-        if end is None:
-            raise ReplicaError(f"where the log of {old.name} ends could not be read: {target.name} may lack of it")
+        try:
+            end = fenced.end_of_log(fenced.control.checkpoint_lsn)
+        except Unmeasured as error:
+            raise ReplicaError(f"where {old.name} ended is unknown, {target.name} may lack of it: {error}") from error
         with connected(target.conninfo(place.url)) as standby:
             wait_until(
                 lambda: received(standby)[2] >= end,

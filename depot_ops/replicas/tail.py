@@ -9,11 +9,9 @@ from depot_ops.durable import fsync
 from depot_ops.postgres.wal.archive import ArchiveError, WalArchive
 from depot_ops.postgres.wal.content import BadWalFile
 from depot_ops.postgres.wal.names import WalName, format_lsn
-from depot_ops.replicas.fencing import Fenced
+from depot_ops.replicas.fencing import Fenced, Unmeasured
 from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.server import Server
-
-UNKNOWN_END = "where its log ends could not be read: everything from the fork on is kept"
 
 
 class Tail(BaseModel):
@@ -40,13 +38,13 @@ def keep_tail(server: Server, fork: int, system_identifier: int, directory: Path
     try:
         control = server.control()
         fenced = Fenced(server, control)
-        end, segments = fenced.end_of_log(fork), fenced.segments()
+        segments = fenced.segments()
+        end, told = _end_of(fenced, fork)
         first = fork // control.segment_size_bytes
         # Where nobody knows the end, everything may be behind the fork.
         behind = max(segments, default=0) + 1 if end is None else -(-end // control.segment_size_bytes)
         log = server.data / "pg_wal"
         lost = [segments[number].name for number in sorted(segments) if end != fork and first <= number < behind]
-        told = {"problem": UNKNOWN_END} if end is None else {"end_lsn": format_lsn(end)}
         tail = tail.model_copy(update=told)
         if lost:
             tail = tail.model_copy(update={"kept": _copied(log, lost, directory), "directory": directory})
@@ -59,6 +57,16 @@ def keep_tail(server: Server, fork: int, system_identifier: int, directory: Path
     except (ReplicaError, ArchiveError, BadWalFile, OSError) as error:
         return tail.model_copy(update={"problem": str(error)})
     return tail
+
+
+def _end_of(fenced: Fenced, fork: int) -> tuple[int | None, dict[str, str]]:
+    try:
+        end = fenced.end_of_log(fork)
+    except Unmeasured as error:
+        return None, {
+            "problem": f"where its log ends could not be read, so everything from the fork on is kept: {error}"
+        }
+    return end, {"end_lsn": format_lsn(end)}
 
 
 def _is_waiting(log: Path, name: WalName) -> bool:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from depot_ops.postgres.wal.names import parse_lsn
+from depot_ops.postgres.wal.names import DEFAULT_SEGMENT_SIZE_BYTES, parse_lsn
 from depot_ops.replicas import failover as steps
 from depot_ops.replicas.failover import Terms, promote
-from depot_ops.replicas.fencing import fence
+from depot_ops.replicas.fencing import Unmeasured, fence
 from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.server import ShutdownMode, wait_until
 from depot_ops.replicas.tail import keep_tail
@@ -48,10 +48,12 @@ def test_a_log_that_was_recycled_or_cannot_be_read_is_no_proof_of_nothing_lost(r
     assert fenced.end_of_log(checkpoint) > checkpoint
     segment = fenced.server.data / "pg_wal" / fenced.segments()[checkpoint // fenced.control.segment_size_bytes].name
     segment.chmod(0)
-    assert fenced.end_of_log(checkpoint) is None
+    with pytest.raises(Unmeasured, match="Permission denied"):
+        fenced.end_of_log(checkpoint)
     segment.chmod(0o600)
     segment.write_bytes(bytes(segment.stat().st_size))
-    assert fenced.end_of_log(checkpoint) is None
+    with pytest.raises(Unmeasured, match="could not find a valid record"):
+        fenced.end_of_log(checkpoint)
 
     done = promote(replicated.place, "standby", accept_data_loss=True, reason="nobody knows")
     assert done.lost_bytes is None
@@ -71,3 +73,21 @@ def test_a_new_primary_that_is_lost_before_its_first_checkpoint_is_read_on_its_o
     fenced = fence(replicated.server("standby"))
     assert fenced.control.timeline == 1
     assert fenced.end_of_log(parse_lsn(failover.fork_lsn)) == parse_lsn(written)
+
+
+@pytest.mark.parametrize("record_bytes", [10, 40_000])
+def test_a_log_whose_last_record_goes_on_into_the_next_segment_is_measured(replicated, record_bytes):
+    """No record begins in the segment in which it ends."""
+    emit = "SELECT pg_logical_emit_message(false, 'x', repeat('x', %s), true)"
+
+    def flushed() -> int:
+        return parse_lsn(replicated.query("primary", "SELECT pg_current_wal_flush_lsn()::text")[0][0])
+
+    boundary = (flushed() // DEFAULT_SEGMENT_SIZE_BYTES + 1) * DEFAULT_SEGMENT_SIZE_BYTES
+    while (left := boundary - flushed()) > 20_000:
+        replicated.query("primary", emit, min(left - 15_000, 1 << 20))
+    while (end := flushed()) <= boundary:
+        replicated.query("primary", emit, record_bytes)
+    kill_9(replicated, "primary")
+    assert end - boundary < 40_000
+    assert fence(replicated.server("primary")).end_of_log(end) >= end
