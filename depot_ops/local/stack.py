@@ -426,20 +426,30 @@ def _wait_for_leftovers(options: StackOptions, say: Callable[[str], None]) -> No
     say("The stack was killed before; going on with its data.")
     pids = json.loads(description.read_text())["pids"].values()
     deadline = time.monotonic() + LEFTOVER_TIMEOUT_SECONDS
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        # The ports too: what a process had started may outlive it for a moment.
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids) and all(
+            map(ports.is_free, _wanted(options).values())
+        ):
+            break
         time.sleep(POLL_SECONDS)
     description.unlink()
 
 
 def _check_ports(options: StackOptions) -> None:
+    for option, port in _wanted(options).items():
+        if not ports.is_free(port):
+            raise StackError(f"Port {port} is taken by another program. Stop that, or name another with {option}.")
+
+
+def _wanted(options: StackOptions) -> dict[str, int]:
+    """The ports that it will have, by option."""
     wanted = {"--api-port": options.api_port}
     if options.with_dagster:
         wanted["--dagster-port"] = options.dagster_port
     if options.metrics_port is not None:
         wanted["--metrics-port"] = options.metrics_port
-    for option, port in wanted.items():
-        if not ports.is_free(port):
-            raise StackError(f"Port {port} is taken by another program. Stop that, or name another with {option}.")
+    return wanted
 
 
 def _make_dagster_database(superuser_url: str, password: str) -> None:
