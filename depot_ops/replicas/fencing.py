@@ -3,6 +3,7 @@
 import re
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from depot_ops.postgres.wal.names import WalName, format_lsn, parse_lsn, parse_wal_name
@@ -76,9 +77,11 @@ class Fenced:
         if missing:
             raise Unmeasured(f"the segment that begins at {format_lsn(missing[0] * size)} is not there")
         # Where the server went on to the next segment early, the end of the one before is empty.
-        try:
-            end = self._end_of_records(max(start - LOOK_BACK_BYTES, first * size), behind * size, segments[first])
-        except Unmeasured:
+        for begin in (max(start - LOOK_BACK_BYTES, first * size), start // size * size):
+            with suppress(Unmeasured):
+                end = self._end_of_records(begin, behind * size, segments[first])
+                break
+        else:
             end = self._end_of_records(first * size, behind * size, segments[first])
         if end < self.control.checkpoint_lsn:
             # What a checkpoint wrote was on disk before the control file told of it.

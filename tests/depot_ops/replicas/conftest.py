@@ -20,7 +20,7 @@ from depot_api.database.bootstrap import ROLES
 from depot_ops.local.ports import any_free
 from depot_ops.postgres.accounts import runnable_binaries, server_account
 from depot_ops.postgres.binaries import find_binaries
-from depot_ops.postgres.cluster import Cluster
+from depot_ops.postgres.cluster import Cluster, initdb
 from depot_ops.replicas.create import PRIMARY, Place, create
 from depot_ops.replicas.nodes import Node, Nodes
 from depot_ops.replicas.server import Server, ShutdownMode
@@ -177,6 +177,22 @@ def pair(seed: Path, reachable_dir: Path) -> Iterator[Replication]:
     with primary_of(seed, _new_directory(reachable_dir)) as made:
         create(made.place, "standby")
         yield made
+
+
+@pytest.fixture(scope="module")
+def storage_url(reachable_dir: Path) -> Iterator[str]:
+    """A server that is not the depot's, where Dagster's storage could be."""
+    account = server_account()
+    binaries = runnable_binaries(find_binaries(), account)
+    home = Path(tempfile.mkdtemp(dir=reachable_dir))
+    account.own(home)
+    initdb(binaries, account, home / "data", "--auth=trust", "--no-sync")
+    node = Node(name="storage", data=home / "data", port=any_free(), socket_directories=str(home))
+    server = Server(node, Nodes(home), binaries, account)
+    server.configure({"fsync": "off", "shared_buffers": "16MB"})
+    server.start()
+    yield f"postgresql+psycopg2://postgres@127.0.0.1:{node.port}/postgres"
+    server.stop(ShutdownMode.IMMEDIATE)
 
 
 def _new_directory(parent: Path) -> Path:

@@ -6,9 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +16,16 @@ import pytest
 
 from depot_ops.evidence import Status
 from depot_ops.failover_runs import Memory, failover_sensors, promote_replica
-from depot_ops.local.ports import any_free
-from depot_ops.postgres.accounts import runnable_binaries, server_account
-from depot_ops.postgres.binaries import find_binaries
-from depot_ops.postgres.cluster import initdb
 from depot_ops.replicas import failover as steps
 from depot_ops.replicas import loss
 from depot_ops.replicas.create import create
 from depot_ops.replicas.failover import Failover, Terms
 from depot_ops.replicas.fencing import CannotFence, fence_by_command
 from depot_ops.replicas.loss import Answer, Patience, ask, watch_primary
-from depot_ops.replicas.nodes import Node, Nodes, ReplicaError
+from depot_ops.replicas.nodes import ReplicaError
 from depot_ops.replicas.promotion import Refused
 from depot_ops.replicas.rejoin import rejoin
-from depot_ops.replicas.server import Server, ShutdownMode, wait_until
+from depot_ops.replicas.server import ShutdownMode, wait_until
 from depot_ops.replicas.site import why_not
 from depot_ops.reports.failovers import newest_document
 from depot_ops.resources import Replicas
@@ -40,22 +34,6 @@ from depot_ops.settings import FailoverProvider, FailoverSettings, load
 from tests.depot_ops.replicas.test_failover import kill_9
 
 QUICK = Patience(interval_seconds=0.1, watch_seconds=0.3)
-
-
-@pytest.fixture(scope="module")
-def storage_url(reachable_dir: Path) -> Iterator[str]:
-    """A server that is not the depot's, where Dagster's storage could be."""
-    account = server_account()
-    binaries = runnable_binaries(find_binaries(), account)
-    home = Path(tempfile.mkdtemp(dir=reachable_dir))
-    account.own(home)
-    initdb(binaries, account, home / "data", "--auth=trust", "--no-sync")
-    node = Node(name="storage", data=home / "data", port=any_free(), socket_directories=str(home))
-    server = Server(node, Nodes(home), binaries, account)
-    server.configure({"fsync": "off", "shared_buffers": "16MB"})
-    server.start()
-    yield f"postgresql+psycopg2://postgres@127.0.0.1:{node.port}/postgres"
-    server.stop(ShutdownMode.IMMEDIATE)
 
 
 @pytest.fixture

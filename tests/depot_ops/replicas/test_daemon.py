@@ -19,7 +19,7 @@ from depot_ops.replicas.failover import under_way
 from depot_ops.replicas.rejoin import rejoin
 from depot_ops.replicas.server import wait_until
 from depot_ops.reports.failovers import newest_document
-from tests.depot_ops.replicas.test_assisted import set_environment, storage_url  # noqa: F401 (a fixture)
+from tests.depot_ops.replicas.test_assisted import set_environment
 from tests.depot_ops.replicas.test_failover import kill_9, streams
 
 pytestmark = pytest.mark.skipif("TORTURE_SECONDS" not in os.environ, reason="Dagster's daemon: make torture asks")
@@ -74,7 +74,7 @@ class Dagster:
 
 
 @pytest.fixture
-def dagster(replicated, storage_url, tmp_path, monkeypatch):  # noqa: F811
+def dagster(replicated, storage_url, tmp_path, monkeypatch):
     set_environment(replicated, storage_url, tmp_path, monkeypatch)
     return Dagster(tmp_path / "dagster", storage_url.replace("postgresql+psycopg2://", "postgresql://"))
 
