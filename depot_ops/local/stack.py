@@ -426,24 +426,25 @@ def _wait_for_leftovers(options: StackOptions, say: Callable[[str], None]) -> No
     say("The stack was killed before; going on with its data.")
     pids = json.loads(description.read_text())["pids"].values()
     deadline = time.monotonic() + LEFTOVER_TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        # The ports too: what a process had started may outlive it for a moment.
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids) and all(
-            map(ports.is_free, _wanted(options).values())
-        ):
-            break
+
+    def is_left() -> bool:
+        """The ports too: what a process had started may outlive it for a moment."""
+        runs = any(Path(f"/proc/{pid}").exists() for pid in pids)
+        return runs or not all(map(ports.is_free, _wanted_ports(options).values()))
+
+    while is_left() and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     description.unlink()
 
 
 def _check_ports(options: StackOptions) -> None:
-    for option, port in _wanted(options).items():
+    for option, port in _wanted_ports(options).items():
         if not ports.is_free(port):
             raise StackError(f"Port {port} is taken by another program. Stop that, or name another with {option}.")
 
 
-def _wanted(options: StackOptions) -> dict[str, int]:
-    """The ports that it will have, by option."""
+def _wanted_ports(options: StackOptions) -> dict[str, int]:
+    """By the option that names them."""
     wanted = {"--api-port": options.api_port}
     if options.with_dagster:
         wanted["--dagster-port"] = options.dagster_port

@@ -63,15 +63,18 @@ class SpooledArchive(WalArchive):
         """What was fetched from the spool."""
 
     def names(self) -> list[WalName]:
-        waiting = [name for name in spooled(self._spool) if self._counts(name)]
+        waiting = [name for name in spooled(self._spool) if self._counts(name)]  # before the archive, which gets them
         return sorted({*self._archive.names(), *waiting}, key=lambda name: name.name)
 
     def _counts(self, name: WalName) -> bool:
         """A segment of another cluster, far ahead of ours, would have a recovery look for all the log between."""
         if name.kind is not WalKind.SEGMENT:
             return name.kind is WalKind.HISTORY
-        with self._named(name), (self._spool / name.name).open("rb") as file:
-            check_owner(name, read_header(name.name, file.read(HEADER_BYTES)), self.system_identifier)
+        try:
+            with self._named(name), (self._spool / name.name).open("rb") as file:
+                check_owner(name, read_header(name.name, file.read(HEADER_BYTES)), self.system_identifier)
+        except FileNotFoundError:
+            return False  # it was collected just now: the archive has it
         return True
 
     def record(self, name: WalName) -> WalRecord | None:

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from depot_ops.cli import app
+from depot_ops.postgres.recovery_source import SpooledArchive
 from depot_ops.postgres.wal.archive import ArchiveError
+from depot_ops.postgres.wal.collector import collect, spooled
 from depot_ops.postgres.wal.progress import check_freshness
 
 
@@ -64,17 +67,39 @@ def test_from_a_backup_to_a_restored_cluster(configured, work_dir, incremental):
     assert second["label"] in latest.stdout
 
 
-def test_what_waits_in_the_spool_is_restored_too_and_stays_there(configured, work_dir):
-    run("backup", "full")
-    configured.archive_all()
-    configured.insert(1)
-    ((segment,),) = configured.execute("SELECT pg_walfile_name(pg_current_wal_lsn())")
-    configured.execute("SELECT pg_switch_wal()")
+def finish_segment(primary) -> Path:
+    """Nobody collects it."""
+    primary.insert(1)
+    ((segment,),) = primary.execute("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    primary.execute("SELECT pg_switch_wal()")
     deadline = time.monotonic() + 30
-    waiting = configured.cluster.wal_spool / segment
+    waiting = primary.cluster.wal_spool / segment
     while not waiting.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return waiting
+
+
+def test_what_is_collected_while_the_spool_is_listed_is_taken_from_the_archive(configured, monkeypatch):
+    configured.archive_all()
+    waiting = finish_segment(configured)
+    archive = SpooledArchive(configured.archive, waiting.parent)
+
+    def listed_and_collected(spool: Path):
+        names = spooled(spool)
+        collect(spool, configured.archive_root)
+        return names
+
+    monkeypatch.setattr("depot_ops.postgres.recovery_source.spooled", listed_and_collected)
+    assert waiting.name in {name.name for name in archive.names()}
+    assert not waiting.exists()
+
+
+def test_what_waits_in_the_spool_is_restored_too_and_stays_there(configured, work_dir):
+    run("backup", "full")
+    configured.archive_all()
+    waiting = finish_segment(configured)
+    segment = waiting.name
     restored = run("restore", "--to", work_dir / "restored", "--latest", "--json")
     assert restored.exit_code == 0, restored.stderr
     report = json.loads(restored.stdout)
